@@ -1,0 +1,12 @@
+"""Names of the headers that ride beside a record's value on the bus; values are ASCII text."""
+
+TENANT = "tenant_id"
+HOST = "host_id"
+EPOCH = "epoch_id"
+LANE = "lane"
+FIRST_SEQ = "first_seq"
+LAST_SEQ = "last_seq"
+COUNT = "count"
+SCHEMA_VERSION = "schema_version"
+TRACE = "trace_id"
+RECEIVED_UNIX_NS = "received_unix_ns"
