@@ -262,6 +262,7 @@ class Alert(_message.Message):
     EVIDENCE_COMPLETE_FIELD_NUMBER: _builtins.int
     EVIDENCE_GAPS_FIELD_NUMBER: _builtins.int
     MATCHED_FIELDS_FIELD_NUMBER: _builtins.int
+    MATCHED_UNIX_NS_FIELD_NUMBER: _builtins.int
     alert_id: _builtins.str
     """uuid5 of (tenant, host_id, rule_id, group key, bucket), text."""
     revision: _builtins.int
@@ -287,6 +288,8 @@ class Alert(_message.Message):
     """False when the window did not hold all it should: replay was cut, sequences are missing."""
     evidence_gaps: _builtins.str
     """Why not. Empty: complete."""
+    matched_unix_ns: _builtins.int
+    """When the detector matched the first event."""
     @_builtins.property
     def rule(self) -> Global___RuleRef: ...
     @_builtins.property
@@ -329,10 +332,11 @@ class Alert(_message.Message):
         evidence_complete: _builtins.bool = ...,
         evidence_gaps: _builtins.str = ...,
         matched_fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        matched_unix_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["entities", b"entities", "rule", b"rule"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "ancestry", b"ancestry", "confidence", b"confidence", "destinations", b"destinations", "entities", b"entities", "event_unix_ns", b"event_unix_ns", "evidence", b"evidence", "evidence_complete", b"evidence_complete", "evidence_gaps", b"evidence_gaps", "folded_count", b"folded_count", "host_id", b"host_id", "hostname", b"hostname", "last_event_unix_ns", b"last_event_unix_ns", "match_count", b"match_count", "matched_fields", b"matched_fields", "raised_unix_ns", b"raised_unix_ns", "revision", b"revision", "rule", b"rule", "severity", b"severity", "summary", b"summary", "tenant_id", b"tenant_id", "title", b"title", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alert_id", b"alert_id", "ancestry", b"ancestry", "confidence", b"confidence", "destinations", b"destinations", "entities", b"entities", "event_unix_ns", b"event_unix_ns", "evidence", b"evidence", "evidence_complete", b"evidence_complete", "evidence_gaps", b"evidence_gaps", "folded_count", b"folded_count", "host_id", b"host_id", "hostname", b"hostname", "last_event_unix_ns", b"last_event_unix_ns", "match_count", b"match_count", "matched_fields", b"matched_fields", "matched_unix_ns", b"matched_unix_ns", "raised_unix_ns", b"raised_unix_ns", "revision", b"revision", "rule", b"rule", "severity", b"severity", "summary", b"summary", "tenant_id", b"tenant_id", "title", b"title", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
