@@ -1,0 +1,87 @@
+"""Every error the agent raises on purpose, and who is expected to catch it.
+
+* AgentError
+  + ConfigError              main: print the line, exit 2
+  + IpcError
+    - IpcPeerError           listener and connector: close, count, wait for another peer
+    - IpcMessageError        owner of the channel: close it, connect anew
+    - IpcClosedError         owner of the channel: connect anew
+  + SpoolError
+    - SpoolLockedError       main: print the line, exit 2 (another sensor runs)
+    - SpoolFormatError       recovery and reader: count it, go on behind the damage
+  + CredentialsError         main: print the line, exit 2
+  + KeyringError             main: print the line, exit 2
+  + ActionError
+    - ActionRefusedError     responder: report REFUSED (EXPIRED when it came too late), never retry
+    - ActionFailedError      responder: report FAILED, never retry
+  + JournalError             responder: refuse the order, for without a durable intent nothing is done
+"""
+
+
+class AgentError(Exception):
+    """Base of all of them."""
+
+
+class ConfigError(AgentError):
+    """A setting is missing or wrong; the text names file, line and field, never a secret's value."""
+
+
+class IpcError(AgentError):
+    """Base of what the doors between the three processes raise."""
+
+
+class IpcPeerError(IpcError):
+    """The other end of a socket runs as a user that has no business there."""
+
+
+class IpcMessageError(IpcError):
+    """A datagram is not one of ours."""
+
+
+class IpcClosedError(IpcError):
+    """The peer is gone."""
+
+
+class SpoolError(AgentError):
+    """Base of what the spool raises."""
+
+
+class SpoolLockedError(SpoolError):
+    """Another process writes this spool."""
+
+
+class SpoolFormatError(SpoolError):
+    """Bytes in the spool are not what they must be."""
+
+
+class CredentialsError(AgentError):
+    """A certificate or key file cannot be used; the text names the file, never its content."""
+
+
+class KeyringError(AgentError):
+    """A trusted key is not a key."""
+
+
+class ActionError(AgentError):
+    """Base of what keeps an order from being carried out. ``reason`` is a word from a closed set."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+        self.detail = detail
+
+
+class ActionRefusedError(ActionError):
+    """The order must not be carried out."""
+
+
+class ActionFailedError(ActionError):
+    """The order was right and could not be carried out."""
+
+
+class JournalError(AgentError):
+    """The responder's memory on disk cannot take an entry."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
