@@ -33,6 +33,8 @@ class Health:
 
     ok: bool
     detail: str = ""
+    alive: bool = True
+    """False: it is stuck, and only a new process helps. What it needs being away is not that."""
 
 
 @dataclass(slots=True)
@@ -57,5 +59,5 @@ class Progress:
         """Of this moment."""
         idle_s = time.monotonic() - self._last_monotonic_s
         if idle_s > self.stale_after_s:
-            return Health(ok=False, detail=f"no progress for {idle_s:.0f} s")
+            return Health(ok=False, detail=f"no progress for {idle_s:.0f} s", alive=False)
         return Health(ok=not self._problem, detail=self._problem)
