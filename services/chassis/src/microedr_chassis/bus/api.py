@@ -49,7 +49,11 @@ class ConsumedRecord:
 
 
 class RebalanceListener(Protocol):
-    """Told when partitions come and go; called between two fetches, never during one."""
+    """Told when partitions come and go.
+
+    Called inside ``fetch``, before it returns records; when that fetch is cancelled or the call
+    raises, the next fetch calls again with what is left to tell.
+    """
 
     async def assigned(self, subscription: "Subscription", partitions: Sequence[TopicPartition]) -> None:
         """These are ours from now on. May seek them; fetching begins when this returns."""
@@ -68,6 +72,8 @@ class Subscription(Protocol):
 
         Raises:
             BusUnavailableError: The backend is away. Fetch again after a pause.
+            BusFencedError: Another subscription took this member's name.
+            BusRetentionError: What the group is to consume next was deleted by age.
         """
 
     async def commit(self, next_offsets: Mapping[TopicPartition, int]) -> None:
@@ -107,6 +113,19 @@ class Subscription(Protocol):
         """Leave the group at once, so that others take over without waiting. Idempotent."""
 
 
+@dataclass(frozen=True, slots=True)
+class BusStatistics:
+    """Counted since the bus was made; ``submitted = published + failed + in_flight``."""
+
+    submitted_total: int = 0
+    published_total: int = 0
+    failed_total: int = 0
+    refused_total: int = 0
+    """Submits answered with BusFullError or, right after a failure, BusUnavailableError."""
+    in_flight: int = 0
+    in_flight_bytes: int = 0
+
+
 class Bus(Protocol):
     """A connection to a backend."""
 
@@ -119,6 +138,9 @@ class Bus(Protocol):
 
     async def close(self) -> None:
         """Publish what was submitted, then disconnect. Idempotent."""
+
+    def statistics(self) -> BusStatistics:
+        """Of this moment; does no I/O."""
 
     async def ensure_topics(self, topics: Sequence["TopicSpec"]) -> None:
         """Create those that are missing.
@@ -138,8 +160,14 @@ class Bus(Protocol):
     def submit(self, record: Record) -> "asyncio.Future[tuple[TopicPartition, int]]":
         """As ``publish`` without a task of its own: the hot path. Needs a running loop.
 
+        When one fails, all submitted after it to the same partition fail too, and for a moment
+        (0.1 s) every submit is refused: whoever publishes in order starts again at the first one
+        that failed and no later one overtakes it.
+
         Raises:
             BusFullError: The backend's queue is full. Wait for a future under way, then again.
+            BusUnavailableError: As in ``publish``, known at once.
+            BusRecordError: As in ``publish``, known at once.
         """
 
     async def subscribe(
@@ -153,8 +181,13 @@ class Bus(Protocol):
     ) -> Subscription:
         """Join ``group`` as ``member``, a name that is stable over restarts and unique in the group.
 
-        A partition nobody committed is read from its beginning. With ``co_partitioned`` the topics
+        A partition the group never committed is read from its beginning. A second subscription
+        under the same name takes the first one's place. With ``co_partitioned`` the topics
         have equal partition counts and a member gets the same partition numbers of each.
+
+        Raises:
+            BusUnavailableError: The backend is away.
+            BusTopicError: One of the topics does not exist.
         """
 
     async def tail(self, topics: Sequence[str], *, since_unix_ms: int) -> Subscription:
