@@ -6,6 +6,9 @@
     - IpcPeerError           listener and connector: close, count, wait for another peer
     - IpcMessageError        owner of the channel: close it, connect anew
     - IpcClosedError         owner of the channel: connect anew
+  + SensorError
+    - EbpfUnavailableError   sensor: go on without it, say why in the heartbeat
+    - SampleError            sensor: count the sample as lost, go on
   + SpoolError
     - SpoolLockedError       main: print the line, exit 2 (another sensor runs)
     - SpoolFormatError       recovery and reader: count it, go on behind the damage
@@ -40,6 +43,18 @@ class IpcMessageError(IpcError):
 
 class IpcClosedError(IpcError):
     """The peer is gone."""
+
+
+class SensorError(AgentError):
+    """Base of what the sensor raises."""
+
+
+class EbpfUnavailableError(SensorError):
+    """No BPF program can run here; the text says why, for a person."""
+
+
+class SampleError(SensorError):
+    """Bytes from a ring are not a sample of ours."""
 
 
 class SpoolError(AgentError):
