@@ -17,7 +17,14 @@ from microedr_chassis.bus import topics
 from microedr_chassis.bus.api import Bus
 from microedr_chassis.bus.connect import connect
 from microedr_chassis.endpoint import Endpoint
-from microedr_chassis.errors import BusTopicError, BusUnavailableError, ChassisError, IdentityError, SettingsError
+from microedr_chassis.errors import (
+    BusDamagedError,
+    BusTopicError,
+    BusUnavailableError,
+    ChassisError,
+    IdentityError,
+    SettingsError,
+)
 from microedr_chassis.group import ServiceGroup
 from microedr_chassis.lifecycle import Health, Service
 from microedr_chassis.logging import configure_logging
@@ -47,7 +54,7 @@ def run_process(name: str, settings_class: type[SettingsT], build: Build[Setting
         configure_logging(name, settings.log_level)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(name, settings, build))
-    except (SettingsError, BusTopicError, IdentityError) as error:
+    except (SettingsError, BusTopicError, BusDamagedError, IdentityError) as error:
         print(f"microedr-{name}: {error}", file=sys.stderr)  # noqa: T201 - for the person who typed it
         sys.exit(EXIT_SETTINGS)
     except ChassisError as error:

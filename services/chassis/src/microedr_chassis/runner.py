@@ -25,6 +25,7 @@ from microedr_chassis.errors import (
     BusFullError,
     BusRecordError,
     BusUnavailableError,
+    ChassisError,
     DeadLetterError,
     DeadLetterLimitError,
     RetryLaterError,
@@ -219,6 +220,8 @@ class Runner:
             await self._dead_letters.bury(record, error.reason, str(error))
         except BusRecordError as error:
             await self._dead_letters.bury(record, "unpublishable", str(error))
+        except ChassisError:
+            raise  # ours is not the record's fault
         except Exception as error:  # noqa: BLE001 - whatever our own code raises
             # A record that makes us fail would make our successor fail: an attacker's way to stop detection.
             _log.exception("record_failed", topic=record.topic, partition=record.partition, offset=record.offset)
@@ -227,12 +230,12 @@ class Runner:
             self._dead_letters.passed()
 
     async def _settle(self, subscription: Subscription) -> None:
-        deferring = isinstance(self._consumer, Deferring)
-        if not self._uncommitted and not deferring:
+        deferring = self._consumer if isinstance(self._consumer, Deferring) else None
+        if not self._uncommitted and deferring is None:
             return
         with self._metrics.histogram(catalogue.FLUSH_SECONDS).time():
             await self._consumer.flush()
-        positions = self._consumer.committable(self._uncommitted) if deferring else self._uncommitted
+        positions = self._uncommitted if deferring is None else deferring.committable(self._uncommitted)
         if positions:
             await subscription.commit(positions)
         self._uncommitted.clear()
