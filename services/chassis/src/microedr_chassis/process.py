@@ -15,7 +15,7 @@ import uvloop
 from microedr_chassis.backoff import Backoff
 from microedr_chassis.bus import topics
 from microedr_chassis.bus.api import Bus
-from microedr_chassis.bus.connect import connect
+from microedr_chassis.bus.connect import connect_bus
 from microedr_chassis.endpoint import Endpoint
 from microedr_chassis.errors import (
     BusDamagedError,
@@ -144,7 +144,7 @@ class _BusService:
 
 async def _run(name: str, settings: SettingsT, build: Build[SettingsT]) -> None:
     registry = MetricRegistry()
-    bus = connect(settings.bus)
+    bus = connect_bus(settings.bus)
     built = build(settings, bus, registry.for_service(name))
     services = built if isinstance(built, Sequence) else (built,)
     group = ServiceGroup((_BusService(bus, settings.bus_partitions), *services), name=name)

@@ -28,7 +28,7 @@ class ServiceSettings(BaseSettings):
     )
 
     bus: str = Field(validation_alias="MICROEDR_BUS", min_length=1)
-    """``sqlite:///path``, ``memory:`` or ``kafka://host:port,…``. No default: services that do not share a
+    """``sqlite:///path``, ``memory`` or ``kafka://host:port,…``. No default: services that do not share a
     bus lose events without a sign."""
 
     bus_partitions: int = Field(default=12, ge=1, le=1024, validation_alias="MICROEDR_BUS_PARTITIONS")
