@@ -92,6 +92,10 @@ ACTION_UPDATES = _counter(
     "microedr_action_updates_total", "updates", "Steps in the life of actions that were published.", _ACTION_STATE
 )
 
+RULES_DISARMED = _gauge(
+    "microedr_rules_disarmed", "rules", "Rules that acted too widely and wait for a person to re-arm them."
+)
+
 # What consumers make of topics.
 RECORDS_CONSUMED = _counter("microedr_records_consumed_total", "records", "Records done with and committed.", _TOPIC)
 RECORDS_RETRIED = _counter(
