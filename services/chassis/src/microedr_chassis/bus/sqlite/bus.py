@@ -43,8 +43,8 @@ class SqliteBus:
     ) -> None:
         self._window = PublishWindow(queue_records, queue_bytes)
         self._session = Session(path)
-        self._writer = Writer(path, self._report, Maintenance(maintenance_s))
-        self._reader = Reader(path, self._wake, self._on_dead, self._session.is_alive)
+        self._writer = Writer(path, self._session, self._report, Maintenance(maintenance_s))
+        self._reader = Reader(path, self._session, self._wake, self._on_dead)
         self._store = FileStore(
             self._writer,
             self._reader,
@@ -64,9 +64,9 @@ class SqliteBus:
             BusDamagedError: The file is not a bus file or can not be read.
         """
         if not self._started:
-            self._started = True
-            self._writer.start()
             self._reader.start()
+            self._writer.start()
+            self._started = True
         await self._writer.call(_nothing)
 
     async def close(self) -> None:

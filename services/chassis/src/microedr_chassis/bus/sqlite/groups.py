@@ -54,15 +54,10 @@ def _remove(file: LogFile, group: str, member: str) -> None:
     file.connection.execute("DELETE FROM owners WHERE grp = ? AND member = ?", (group, member))
 
 
-def sessions(file: LogFile) -> set[str]:
-    """Sessions that have members."""
-    return {session for (session,) in file.connection.execute("SELECT DISTINCT session FROM members")}
-
-
 def reap(file: LogFile, is_alive: Callable[[str], bool]) -> set[str]:
     """Remove the members of dead sessions; the groups that changed."""
     changed = set()
-    for session in sessions(file):
+    for (session,) in file.connection.execute("SELECT DISTINCT session FROM members").fetchall():
         if is_alive(session):
             continue
         rows = file.connection.execute("SELECT grp, member FROM members WHERE session = ?", (session,)).fetchall()

@@ -1,30 +1,28 @@
 """The one thread that reads, so that the event loop never waits for the disk; and the watch on the file.
 
-Commits of other processes show in SQLite's ``data_version``. Looking at it costs a few
-microseconds, so it is polled: there is no portable way to be called.
+It sleeps on the session's pipe, into which its own loop and other processes write. A process that
+was killed can not say so: while there are others, the watch looks after them once a second.
 """
 
 import asyncio
 import queue
+import select
 import sqlite3
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from microedr_chassis.bus.sqlite import groups
 from microedr_chassis.bus.sqlite.log import LogFile
 from microedr_chassis.bus.sqlite.schema import bus_error, open_file, roll_back
+from microedr_chassis.bus.sqlite.session import Session
 from microedr_chassis.errors import BusUnavailableError
 
 T = TypeVar("T")
 
-POLL_S = 0.05
-"""What a record of another process may wait to be noticed. Twenty looks a second cost about 0.1 % of a core."""
-
 REAP_S = 1.0
-"""How soon the partitions of a killed process are free for others."""
+"""How soon the partitions of a killed process are free for others, and how late at most a change is
+noticed whose writer was killed before it could tell."""
 
 Call = tuple[Callable[[LogFile], Any], "asyncio.Future[Any]"]
 
@@ -34,22 +32,22 @@ class Reader:
 
     Args:
         path: The bus file.
+        session: Opened by ``start``.
         on_change: Called on the loop with the topics and groups another connection changed.
-        on_dead: Called on the loop when a session that has members is dead.
-        is_alive: Whether a session lives.
+        on_dead: Called on the loop when another process died without leaving.
     """
 
     def __init__(
         self,
         path: Path,
+        session: Session,
         on_change: Callable[[set[str], set[str]], None],
         on_dead: Callable[[], None],
-        is_alive: Callable[[str], bool],
     ) -> None:
         self._path = path
+        self._session = session
         self._on_change = on_change
         self._on_dead = on_dead
-        self._is_alive = is_alive
         self._queue: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="bus-reader", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -58,11 +56,15 @@ class Reader:
         self._stopping = False
         self._seen: tuple[dict[str, int], dict[str, int]] = ({}, {})
         self._seen_version = -1
-        self._next_look_s = 0.0
-        self._next_reap_s = 0.0
+        self._alone = False
 
     def start(self) -> None:
-        """Begin; results go to the loop that runs now."""
+        """Begin; results go to the loop that runs now.
+
+        Raises:
+            BusUnavailableError: The session can not be opened.
+        """
+        self._session.open()
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
@@ -72,35 +74,39 @@ class Reader:
             raise BusUnavailableError("the bus is closed")
         future: asyncio.Future[T] = self._loop.create_future()
         self._queue.put((call, future))
+        self._session.wake()
         return await future
 
     def watch(self, *, on: bool) -> None:
         """Look for changes from now on, or no longer: without subscriptions nobody needs to know."""
-        if on != self._watching:
-            self._watching = on
-            self._queue.put((_nothing, asyncio.get_running_loop().create_future()))
+        self._watching = on
+        self._session.wake()
 
     async def stop(self) -> None:
         """End the thread."""
         if self._loop is not None and not self._stopping:
             self._stopping = True
             self._queue.put(None)
+            self._session.wake()
             await self._loop.run_in_executor(None, self._thread.join)
 
     def _run(self) -> None:
+        pipe = select.poll()
+        pipe.register(self._session.fileno(), select.POLLIN)
         while True:
-            wait_s = max(0.0, self._next_look_s - time.monotonic()) if self._watching else None
-            try:
-                job = self._queue.get(timeout=wait_s)
-            except queue.Empty:
+            # Alone on the file there is nobody to look after; whoever comes writes into the pipe.
+            idle = not pipe.poll(REAP_S * 1000 if self._watching and not self._alone else None)
+            changed = self._session.drain()
+            while not self._queue.empty():
+                job = self._queue.get_nowait()
+                if job is None:
+                    self._close()
+                    return
+                self._post(_settle, job[1], self._attempt(job[0]))
+            if self._watching and (changed or idle):
                 self._look()
-                continue
-            if job is None:
-                break
-            self._post(_settle, job[1], self._attempt(job[0]))
-            if self._watching and time.monotonic() >= self._next_look_s:
-                self._look()
-        self._close()
+            elif changed:
+                self._alone = False
 
     def _attempt(self, call: Callable[[LogFile], Any]) -> Any:
         """Its result, or the exception it raised."""
@@ -118,27 +124,22 @@ class Reader:
             return error
 
     def _look(self) -> None:
-        """Tell the loop what changed since the last look, and that a session died."""
-        now_s = time.monotonic()
-        self._next_look_s = now_s + POLL_S
-        reap = now_s >= self._next_reap_s
-        if reap:
-            self._next_reap_s = now_s + REAP_S
-        outcome = self._attempt(_version_of)
-        if isinstance(outcome, Exception):
-            return
-        if outcome != self._seen_version:
+        """Tell the loop what changed since the last look, and that somebody died."""
+        version = self._attempt(LogFile.data_version)
+        if version != self._seen_version and not isinstance(version, Exception):
             state = self._attempt(_state_of)
-            if isinstance(state, Exception):
-                return
-            self._seen_version = outcome
-            topics, members = (_differences(old, new) for old, new in zip(self._seen, state, strict=True))
-            self._seen = state
-            self._post(self._on_change, topics, members)
-        if reap:
-            sessions = self._attempt(groups.sessions)
-            if not isinstance(sessions, Exception) and not all(map(self._is_alive, sessions)):
-                self._post(self._on_dead)
+            if not isinstance(state, Exception):
+                self._seen_version = version
+                topics, members = (_differences(old, new) for old, new in zip(self._seen, state, strict=True))
+                self._seen = state
+                self._post(self._on_change, topics, members)
+        try:
+            living, dead = self._session.others()
+        except OSError:
+            return
+        self._alone = not living and not dead
+        if dead:
+            self._post(self._on_dead)
 
     def _open(self) -> LogFile:
         if self._file is None:
@@ -158,14 +159,6 @@ class Reader:
         except RuntimeError:
             # The loop was closed without closing the bus: nobody waits for this any more.
             self._watching = False
-
-
-def _nothing(_file: LogFile) -> None:
-    """Only wakes the thread."""
-
-
-def _version_of(file: LogFile) -> int:
-    return file.data_version()
 
 
 def _state_of(file: LogFile) -> tuple[dict[str, int], dict[str, int]]:

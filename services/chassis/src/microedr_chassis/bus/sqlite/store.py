@@ -45,7 +45,6 @@ class FileStore:
         """See ``local.GroupStore``; also frees what members killed since left behind."""
 
         def step(file: LogFile) -> None:
-            self._session.open()
             groups.reap(file, self._session.is_alive)
             groups.join(file, membership, self._session.name)
 
@@ -59,7 +58,9 @@ class FileStore:
 
     async def reap(self) -> set[str]:
         """Remove the members of dead sessions; the groups that changed."""
-        return await self._writer.call(lambda file: groups.reap(file, self._session.is_alive))
+        changed = await self._writer.call(lambda file: groups.reap(file, self._session.is_alive))
+        self._session.bury()
+        return changed
 
     async def plan(self, membership: Membership) -> Plan:
         """See ``local.GroupStore``."""

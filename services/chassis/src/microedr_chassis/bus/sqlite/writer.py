@@ -14,6 +14,7 @@ from microedr_chassis.bus.api import Record
 from microedr_chassis.bus.sqlite.log import LogFile
 from microedr_chassis.bus.sqlite.maintenance import Maintenance
 from microedr_chassis.bus.sqlite.schema import bus_error, open_file, roll_back
+from microedr_chassis.bus.sqlite.session import Session
 from microedr_chassis.bus.window import Place
 from microedr_chassis.errors import BusError, BusUnavailableError
 
@@ -49,8 +50,15 @@ Outcome = tuple["PublishJob | CallJob", Any]
 class Writer:
     """Runs from ``start`` to ``stop``; ``report`` is called on the event loop with what was done."""
 
-    def __init__(self, path: Path, report: Callable[[list[Outcome]], None], maintenance: Maintenance) -> None:
+    def __init__(
+        self,
+        path: Path,
+        session: Session,
+        report: Callable[[list[Outcome]], None],
+        maintenance: Maintenance,
+    ) -> None:
         self._path = path
+        self._session = session
         self._report = report
         self._maintenance = maintenance
         self._queue: queue.SimpleQueue[PublishJob | CallJob | None] = queue.SimpleQueue()
@@ -143,6 +151,7 @@ class Writer:
             self._failed_generation = max((job.generation for job in wanted), default=self._failed_generation)
             lost: tuple[PublishJob | CallJob, ...] = (*wanted, *calls)
             return doomed + [(job, _reason(error, self._path)) for job in lost]
+        self._session.tell_others()
         return doomed + outcomes
 
     def _open(self) -> LogFile:
