@@ -2,10 +2,12 @@
 
 What the agent says it did and what the window saw come in any order, and who the target was may stand in a
 third record. Each is told to ``KillWatch``; what follows from them is taken with ``drain``.
+A host can only speak of itself: its results and exits count for its own actions, whatever ids they name.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from microedr.ids import event_id
 from microedr.v1.action_pb2 import (
@@ -15,6 +17,7 @@ from microedr.v1.action_pb2 import (
     ACTION_TYPE_KILL_PROCESS,
     ActionUpdate,
 )
+from microedr_correlator.book import HostKey
 from microedr_correlator.eventtime import NS_PER_S
 from microedr_correlator.processes import ProcessEntry
 
@@ -27,9 +30,14 @@ PATIENCE_NS = 10 * 60 * NS_PER_S
 ACTOR = "service:correlator"
 
 
+class _Key(NamedTuple):
+    host: HostKey
+    action_id: str
+
+
 @dataclass(slots=True)
 class _Kill:
-    action_id: str
+    key: _Key
     since_unix_ns: int
     target: bytes = b""
     signed: ActionUpdate | None = None
@@ -41,24 +49,25 @@ class KillWatch:
     """The kills of a partition's hosts that are under way."""
 
     def __init__(self) -> None:
-        self.watched: dict[bytes, list[str]] = {}
+        self.watched: dict[bytes, list[_Key]] = {}
         """Actions by the ``process_uid`` whose end they wait for."""
-        self._kills: OrderedDict[str, _Kill] = OrderedDict()
-        self._ready: dict[str, ActionUpdate] = {}
+        self._kills: OrderedDict[_Key, _Kill] = OrderedDict()
+        self._ready: dict[_Key, ActionUpdate] = {}
 
     def __len__(self) -> int:
         return len(self._kills)
 
-    def told(self, update: ActionUpdate, now_unix_ns: int) -> bytes:
-        """A step of an action was read from the bus; returns the process whose end it makes interesting, if any."""
+    def told(self, host: HostKey, update: ActionUpdate, now_unix_ns: int) -> bytes:
+        """A step of an action on ``host`` was read; returns the process whose end it makes interesting, if any."""
+        key = _Key(host, update.action_id)
         if update.state == ACTION_STATE_OBSERVED:
-            self._settle(update.action_id, now_unix_ns)
+            self._settle(key, now_unix_ns)
             return b""
         if update.state not in {ACTION_STATE_SIGNED, ACTION_STATE_EXECUTED}:
             return b""
         if update.type not in {ACTION_TYPE_KILL_PROCESS, 0}:
             return b""
-        kill = self._kill(update.action_id, now_unix_ns)
+        kill = self._kill(key, now_unix_ns)
         if kill.done:
             return b""
         kill.target = update.process.process_uid or kill.target
@@ -70,19 +79,20 @@ class KillWatch:
         if kill.executed is None or not kill.target:
             return b""
         waiting = self.watched.setdefault(kill.target, [])
-        if kill.action_id not in waiting:
-            waiting.append(kill.action_id)
+        if key not in waiting:
+            waiting.append(key)
         return kill.target
 
-    def ended(self, entry: ProcessEntry) -> None:
-        """The process ended, and the window holds the event that says so."""
+    def ended(self, host: HostKey, entry: ProcessEntry) -> None:
+        """The process of ``host`` ended, when the window holds the event that says so."""
         if entry.exit_origin is None:
             return
-        for action_id in self.watched.pop(entry.uid, ()):
-            kill = self._kills.get(action_id)
+        for key in [key for key in self.watched.get(entry.uid, ()) if key.host == host]:
+            self._unwatch(entry.uid, key)
+            kill = self._kills.get(key)
             if kill is not None and kill.executed is not None and not kill.done:
                 kill.done = True
-                self._ready[action_id] = _observed(kill.signed, kill.executed, entry)
+                self._ready[key] = _observed(kill.signed, kill.executed, entry)
 
     def drain(self) -> list[ActionUpdate]:
         """What is proven and not yet on the bus, as far as it was read."""
@@ -98,23 +108,26 @@ class KillWatch:
                 return
             self._forget(oldest)
 
-    def _kill(self, action_id: str, now_unix_ns: int) -> _Kill:
-        kill = self._kills.get(action_id)
+    def _kill(self, key: _Key, now_unix_ns: int) -> _Kill:
+        kill = self._kills.get(key)
         if kill is None:
-            kill = self._kills[action_id] = _Kill(action_id, now_unix_ns)
+            kill = self._kills[key] = _Kill(key, now_unix_ns)
         return kill
 
-    def _settle(self, action_id: str, now_unix_ns: int) -> None:
-        self._kill(action_id, now_unix_ns).done = True
-        self._ready.pop(action_id, None)
+    def _settle(self, key: _Key, now_unix_ns: int) -> None:
+        self._kill(key, now_unix_ns).done = True
+        self._ready.pop(key, None)
 
     def _forget(self, kill: _Kill) -> None:
-        del self._kills[kill.action_id]
-        waiting = self.watched.get(kill.target, [])
-        if kill.action_id in waiting:
-            waiting.remove(kill.action_id)
+        del self._kills[kill.key]
+        self._unwatch(kill.target, kill.key)
+
+    def _unwatch(self, uid: bytes, key: _Key) -> None:
+        waiting = self.watched.get(uid, [])
+        if key in waiting:
+            waiting.remove(key)
             if not waiting:
-                del self.watched[kill.target]
+                del self.watched[uid]
 
 
 def _observed(signed: ActionUpdate | None, executed: ActionUpdate, entry: ProcessEntry) -> ActionUpdate:

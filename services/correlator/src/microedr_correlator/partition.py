@@ -131,7 +131,7 @@ class Partition:
         self.counts.missing_total += window.missing_total - missing
         self.windows.folded(window)
         for entry in self.windows.ended:
-            self.kills.ended(entry)
+            self.kills.ended(host, entry)
         self.windows.ended.clear()
         if self.waiting.has(host):
             for waiting in self.waiting.take(host, self._has_event):
@@ -161,11 +161,11 @@ class Partition:
     def _action(self, record: ConsumedRecord, host: HostKey) -> None:
         update = _decode(ActionUpdate(), record.value)
         update.tenant_id, update.host_id = host
-        target = self.kills.told(update, self.clock.unix_ns())
+        target = self.kills.told(host, update, self.clock.unix_ns())
         window = self.windows.get(host)
         entry = window.processes.get(target) if target and window is not None else None
         if entry is not None:
-            self.kills.ended(entry)
+            self.kills.ended(host, entry)
 
     def _has_event(self, waiting: WaitingMatch) -> bool:
         window = self.windows.get(waiting.host)
