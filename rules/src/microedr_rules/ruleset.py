@@ -30,6 +30,7 @@ class RuleSet:
         self.hash = _hash(self.rules)
         self._max_errors = max_errors
         self._errors: Counter[str] = Counter()
+        self._failures_total = 0
         self._reasons: dict[str, str] = {}
         self._by_kind: dict[str, list[Rule]] = {}
         self._matchers: dict[str, KindMatcher] = {}
@@ -41,18 +42,23 @@ class RuleSet:
             self._compile(kind)
 
     @classmethod
-    def load(cls, paths: Sequence[Path] = (), *, builtin: bool = True) -> "RuleSet":
+    def load(cls, paths: Sequence[Path] = (), *, builtin: bool = True, max_errors: int = MAX_RULE_ERRORS) -> "RuleSet":
         """The rules in these files and directories, those shipped with microedr first.
 
         Wrong files and rules are left out and stand in ``problems``.
         """
         loaded = load(paths, builtin=builtin)
-        return cls(loaded.rules, loaded.problems)
+        return cls(loaded.rules, loaded.problems, max_errors=max_errors)
 
     @property
     def evaluated(self) -> tuple[Rule, ...]:
         """The rules that are matched: those our telemetry covers, and that did not fail too often."""
         return tuple(rule for rule in self.rules if rule.coverage.status.evaluated and not self.is_disabled(rule))
+
+    @property
+    def failures_total(self) -> int:
+        """Exceptions of all rules; never goes down."""
+        return self._failures_total
 
     @property
     def errors_total(self) -> Mapping[str, int]:
@@ -100,6 +106,7 @@ class RuleSet:
         return matches
 
     def _failed(self, rule: Rule, error: Exception) -> None:
+        self._failures_total += 1
         self._errors[rule.rule_id] += 1
         self._reasons[rule.rule_id] = f"{type(error).__name__}: {error}"
         if self.is_disabled(rule):
