@@ -112,7 +112,7 @@ async def start_bus(bus: Bus, partitions: int) -> None:
             return
 
 
-class _BusService:
+class BusService:
     """The bus as the first service of a process: up before, closed after those that use it."""
 
     name = "bus"
@@ -124,6 +124,7 @@ class _BusService:
         self._ready = False
 
     async def start(self) -> None:
+        """Return once it answers and has its topics."""
         try:
             await start_bus(self._bus, self._partitions)
         except BaseException:
@@ -132,13 +133,16 @@ class _BusService:
         self._ready = True
 
     async def serve(self) -> None:
+        """Wait."""
         await self._stopping.wait()
 
     async def stop(self) -> None:
+        """Publish what was submitted and disconnect."""
         self._stopping.set()
         await self._bus.close()
 
     def health(self) -> Health:
+        """Whether it answered at the start; later outages are its users' to tell."""
         return Health(ok=self._ready, detail="" if self._ready else "the bus does not answer yet")
 
 
@@ -147,7 +151,7 @@ async def _run(name: str, settings: SettingsT, build: Build[SettingsT]) -> None:
     bus = connect_bus(settings.bus)
     built = build(settings, bus, registry.for_service(name))
     services = built if isinstance(built, Sequence) else (built,)
-    group = ServiceGroup((_BusService(bus, settings.bus_partitions), *services), name=name)
+    group = ServiceGroup((BusService(bus, settings.bus_partitions), *services), name=name)
     endpoint = Endpoint(settings.metrics_listen, registry, group.health)
     _log.info("process_started", metrics_listen=endpoint.start())
     try:
