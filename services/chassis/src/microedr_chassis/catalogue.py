@@ -105,6 +105,13 @@ RECORDS_DEAD_LETTERED = _counter(
     "microedr_records_dead_lettered_total", "records", "Records that can never be consumed.", _TOPIC, _DEAD_LETTER
 )
 RECORDS_PUBLISHED = _counter("microedr_records_published_total", "records", "Records durable on the bus.", _TOPIC)
+RECORDS_DROPPED = _counter(
+    "microedr_records_dropped_total",
+    "records",
+    "Records given up before they were published.",
+    _TOPIC,
+    Label("reason", ("full", "unpublishable")),
+)
 FLUSH_SECONDS = _seconds("microedr_flush_seconds", "Making the effects of a batch durable.")
 LAG_RECORDS = _gauge("microedr_lag_records", "records", "Records not yet committed, over partitions of ours.", _TOPIC)
 EVENTS_CONSUMED = _counter(
