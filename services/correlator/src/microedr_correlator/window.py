@@ -85,11 +85,12 @@ class HostWindow:
             self.missing_total += missing
             self.gaps.add_missing(self.now_unix_ns, missing)
         now = max(self.now_unix_ns, low)
+        high = max(high, now)
         steps = self._steps
         for event in events:
             at = event.timestamp_unix_ns
             if at > now:
-                now = min(at, high) if high > now else now
+                now = min(high, at)
             # Entries are stamped with the watermark: what expires first then stands first in every queue.
             step = steps.get(event.WhichOneof("kind") or "")
             if step is not None:
