@@ -19,7 +19,7 @@ def compile_kind(kind: str, conditions: Sequence[Node]) -> KindMatcher:
     tests = [f"if {generator.expression(node)}: h += ({index},)" for index, node in enumerate(conditions)]
     lines = [
         "def match(e):",
-        *(f"    {line}" for line in (f"p = e.process; c = e.container; k = e.{kind}", *generator.preamble())),
+        *(f"    {line}" for line in generator.preamble()),
         "    h = ()",
         *(f"    {line}" for line in tests),
         "    return h",

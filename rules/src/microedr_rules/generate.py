@@ -1,10 +1,10 @@
 """Python source for a rule's condition on one kind of event: one expression, no calls where none are needed.
 
 The source is made of names this module chooses and of ``repr`` of literals; nothing from a rule is ever
-code. Fields are read once per event into locals, folded once. ``interpret`` says what each test means.
+code. Fields are read once per event into locals, folded once; text that is costly to make only when a test
+gets that far. ``interpret`` says what each test means.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from microedr_rules import access
@@ -27,12 +27,12 @@ from microedr_rules.ast import (
     Text,
     fold,
 )
+from microedr_rules.comparisons import SAME_AS, network_of_packed, network_of_text
 from microedr_rules.fields import Field, FieldType, keyword_fields, lookup
 from microedr_rules.interpret import compares
 from microedr_rules.regexes import compile_regex
 from microedr_rules.wildcards import compile_pattern
 
-_ROOTS = {"process": "p", "container": "c"}
 _MAPPED = bytes(10) + b"\xff\xff"
 _MAX_INLINE = 64
 """Alternatives of one field written out; more go through a loop, so that the source stays small."""
@@ -89,6 +89,10 @@ class Generator:
             self._locals[key] = (f"v{len(self._locals)}", source)
         return self._locals[key][0]
 
+    def _lazy(self, key: str, source: str) -> str:
+        name = self._local(key, "None")
+        return f"({name} if {name} is not None else ({name} := {source}))"
+
     def _cost(self, node: Node) -> int:
         match node:
             case Atom(name, test):
@@ -104,28 +108,31 @@ class Generator:
 
     def _alternatives(self, node: Or) -> str:
         """An or, with literals of one field and place drawn together: one call instead of many."""
-        groups: dict[tuple[str, Place, bool], list[str]] = {}
+        texts: dict[tuple[str, Place, bool], list[str]] = {}
+        numbers: dict[str, list[float]] = {}
         parts: list[tuple[int, str]] = []
         for child in node.nodes:
-            key = self._group(child)
-            if key is None:
-                parts.append((self._cost(child), self.expression(child)))
-            else:
-                assert isinstance(child, Atom) and isinstance(child.test, Text)  # noqa: S101, PT018 - _group says so
-                groups.setdefault(key, []).append(child.test.text if key[2] else fold(child.test.text))
-        for (name, place, cased), literals in groups.items():
-            field = lookup(self.kind, name)
-            assert field is not None  # noqa: S101 - _group says so
-            parts.append((len(literals), self._joined(self._text(field, cased=cased), place, literals)))
+            match child:
+                case Atom(str(name), Text(place, text, cased)) if self._type(name) is FieldType.TEXT:
+                    texts.setdefault((name, place, cased), []).append(text if cased else fold(text))
+                case Atom(str(name), Number(number)) if self._type(name) is FieldType.NUMBER:
+                    numbers.setdefault(name, []).append(number)
+                case _:
+                    parts.append((self._cost(child), self.expression(child)))
+        for (name, place, cased), literals in texts.items():
+            parts.append((len(literals), self._joined(self._text(self._field(name), cased=cased), place, literals)))
+        for name, members in numbers.items():
+            parts.append((1, f"{self._raw(self._field(name))} in {self.constant(frozenset(members))}"))
         return "(" + " or ".join(source for _cost, source in sorted(parts, key=lambda part: part[0])) + ")"
 
-    def _group(self, node: Node) -> tuple[str, Place, bool] | None:
-        if not isinstance(node, Atom) or not isinstance(node.test, Text) or node.field is None:
-            return None
-        field = lookup(self.kind, node.field)
-        if field is None or field.type in {FieldType.TEXTS, FieldType.ADDRESS}:
-            return None
-        return node.field, node.test.place, node.test.cased
+    def _field(self, name: str) -> Field:
+        field = lookup(self.kind, name)
+        assert field is not None  # noqa: S101 - the caller knows its type
+        return field
+
+    def _type(self, name: str) -> FieldType | None:
+        field = lookup(self.kind, name)
+        return None if field is None else field.type
 
     def _joined(self, text: str, place: Place, literals: list[str]) -> str:
         unique = tuple(dict.fromkeys(literals))
@@ -152,8 +159,8 @@ class Generator:
         if field.type is FieldType.NUMBER and isinstance(test, Number | Compare):
             operator = "==" if isinstance(test, Number) else test.order.value
             return f"{self._raw(field)} {operator} {test.number!r}"
-        if field.type is FieldType.ADDRESS and (packed := self._address(field, test)):
-            return packed
+        if direct := self._without_text(field, test):
+            return direct
         cased = isinstance(test, Regex | Compare | Cidr) or (isinstance(test, Text | Pattern) and test.cased)
         text = self._text(field, cased=cased)
         if field.type is FieldType.TEXTS:
@@ -193,14 +200,14 @@ class Generator:
             case Compare(order, number):
                 return f"{self.constant(compares)}({text}, {self.constant(order)}, {number!r})"
             case Cidr(network):
-                return f"{self.constant(_network_of_text(network))}({text})"
+                return f"{self.constant(network_of_text(network))}({text})"
             case _:
                 raise AssertionError(test)
 
     def _raw(self, field: Field) -> str:
         def source(path: tuple[str, ...]) -> str:
             root, *rest = path
-            return ".".join((_ROOTS.get(root, "k" if rest else f"e.{root}"), *rest))
+            return ".".join((self._local(f"root {root}", f"e.{root}"), *rest))
 
         return self._local(f"raw {field.paths}", " or ".join(source(path) for path in field.paths))
 
@@ -213,16 +220,15 @@ class Generator:
                 text = self._local(f"texts {field.paths}", f"tuple({raw}) or ('',)")
                 return text if cased else self._local(f"folded {field.paths}", f"tuple(map(fold, {text}))")
             case FieldType.NUMBER:
-                text = self._local(f"text {field.paths}", f"str({raw})")
+                text = self._lazy(f"text {field.paths}", f"str({raw})")
             case FieldType.FLAG:
-                truth = raw if field.yes is None else f"{raw} == {field.yes}"
-                text = self._local(f"text {field.name}", f"'true' if {truth} else 'false'")
+                text = f"('true' if {self._truth(field)} else 'false')"
             case FieldType.WORD:
-                text = self._local(f"text {field.paths}", f"{self.constant(dict(field.words).get)}({raw}, '')")
+                text = f"{self.constant(dict(field.words).get)}({raw}, '')"
             case FieldType.ADDRESS:
-                text = self._local(f"text {field.paths}", f"{self.constant(access.address_text)}({raw})")
+                text = self._lazy(f"text {field.paths}", f"{self.constant(access.address_text)}({raw})")
             case FieldType.HEX:
-                text = self._local(f"text {field.paths}", f"{raw}.hex()")
+                text = self._lazy(f"text {field.paths}", f"{raw}.hex()")
         if cased or field.type is not FieldType.TEXT:
             return text  # what is not text has no upper case
         return self._local(f"folded {field.paths}", f"{text}.casefold()")
@@ -230,54 +236,43 @@ class Generator:
     def _existence(self, field: Field, *, wanted: bool) -> str:
         if field.type in {FieldType.NUMBER, FieldType.FLAG}:
             return str(wanted)
-        text = self._text(field, cased=True)
-        found = f"any({text})" if field.type is FieldType.TEXTS else f"{text} != ''"
+        if field.type is FieldType.ADDRESS:
+            found = f"len({self._raw(field)}) in (4, 16)"
+        else:
+            text = self._text(field, cased=True)
+            found = f"any({text})" if field.type is FieldType.TEXTS else f"{text} != ''"
         return f"({found})" if wanted else f"(not {found})"
 
     def _same(self, field: Field, test: SameAs) -> str:
         other = lookup(self.kind, test.field)
         assert other is not None  # noqa: S101 - _atom looked
         texts, others = self._spread(field, cased=False), self._spread(other, cased=False)
-        return f"{self.constant(_SAME[test.place])}(({texts},), ({others},))"
+        return f"{self.constant(SAME_AS[test.place])}(({texts},), ({others},))"
 
-    def _address(self, field: Field, test: Test) -> str:
-        """A test of packed bytes, without the text; empty when it needs the text."""
-        if isinstance(test, Cidr):
-            return f"{self.constant(_network_of_packed(test.network))}({self._packed(field)})"
-        if isinstance(test, Text) and test.place is Place.WHOLE:
-            packed = access.packed_address(test.text)
-            if packed is not None:
-                return f"{self._packed(field)} == {packed!r}"
-        return ""
+    def _without_text(self, field: Field, test: Test) -> str:
+        """A test of the value as the message holds it; empty when it needs the text."""
+        if field.type is FieldType.ADDRESS and isinstance(test, Cidr):
+            return f"{self.constant(network_of_packed(test.network))}({self._packed(field)})"
+        if not isinstance(test, Text) or test.place is not Place.WHOLE:
+            return ""
+        literal = test.text if test.cased else fold(test.text)
+        match field.type:
+            case FieldType.ADDRESS:
+                packed = access.packed_address(test.text)
+                return "" if packed is None else f"{self._packed(field)} == {packed!r}"
+            case FieldType.FLAG:
+                truth = self._truth(field)
+                return {"true": truth, "false": f"(not {truth})"}.get(literal, "False")
+            case FieldType.WORD if literal:
+                numbers = tuple(number for number, word in field.words if word == literal)
+                return f"{self._raw(field)} == {numbers[0]}" if numbers else "False"
+            case _:
+                return ""
+
+    def _truth(self, field: Field) -> str:
+        raw = self._raw(field)
+        return raw if field.yes is None else f"({raw} == {field.yes})"
 
     def _packed(self, field: Field) -> str:
         raw = self._raw(field)
         return self._local(f"packed {field.paths}", f"{raw}[12:] if {raw}[:12] == {_MAPPED!r} else {raw}")
-
-
-def _network_of_packed(network: Any) -> Callable[[bytes], bool]:
-    size, first, mask = len(network.network_address.packed), int(network.network_address), int(network.netmask)
-    from_bytes = int.from_bytes
-    return lambda packed: len(packed) == size and from_bytes(packed, "big") & mask == first
-
-
-def _network_of_text(network: Any) -> Callable[[str], bool]:
-    inside = _network_of_packed(network)
-
-    def within(text: str) -> bool:
-        packed = access.packed_address(text)
-        return packed is not None and inside(packed)
-
-    return within
-
-
-def _same_as(placed: Callable[[str, str], bool]) -> Callable[[tuple[str, ...], tuple[str, ...]], bool]:
-    return lambda texts, others: any(other != "" and placed(text, other) for text in texts for other in others)
-
-
-_SAME = {
-    Place.WHOLE: _same_as(lambda text, other: text == other),
-    Place.INSIDE: _same_as(lambda text, other: other in text),
-    Place.START: _same_as(lambda text, other: text.startswith(other)),
-    Place.END: _same_as(lambda text, other: text.endswith(other)),
-}
