@@ -1,7 +1,9 @@
 """Giving up what a process no longer needs, through libc; each step is checked, none can be undone."""
 
+import codecs
 import contextlib
 import ctypes
+import gc
 import os
 
 _PR_SET_PDEATHSIG = 1
@@ -17,6 +19,8 @@ _CAPABILITY_VERSION_3 = 0x2008_0522
 _CLONE_NEWNET = 0x4000_0000
 _MAX_NAME_BYTES = 15
 _ROOT = 0
+_LAZY_ENCODINGS = ("ascii", "latin-1")
+"""Imported by Python at their first use, which may come late."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -37,9 +41,14 @@ def become(uid: int, gid: int) -> None:
     A death signal set before stays set, which a plain change of user would clear. When this
     process is not root there is nobody to become; its capabilities go all the same. A ``uid`` of 0 keeps root.
 
+    Import everything before: Python's own files may be out of the user's reach (below ``/root``, say), and
+    an import that comes later then fails.
+
     Raises:
         OSError: It cannot; the process must end, for it would go on with too much.
     """
+    for name in _LAZY_ENCODINGS:
+        codecs.lookup(name)
     if os.geteuid() == _ROOT and uid != _ROOT:
         signal_number = ctypes.c_int()
         _prctl(_PR_GET_PDEATHSIG, ctypes.addressof(signal_number))
@@ -97,6 +106,13 @@ def name_process(name: str) -> None:
     with contextlib.suppress(OSError):
         buffer = ctypes.create_string_buffer(name.encode()[:_MAX_NAME_BYTES])
         _prctl(_PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def give_back_memory() -> None:
+    """Return to the kernel what starting up left over: about 1 MB of a small process."""
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # not glibc
+        _libc.malloc_trim(0)
 
 
 class _CapabilityHeader(ctypes.Structure):

@@ -12,7 +12,6 @@ import ctypes
 import enum
 import errno
 import os
-import platform
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -117,9 +116,9 @@ class _Program(ctypes.Structure):
 def _install(program: bytes) -> None:
     if _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "no_new_privs was refused")
-    number = _SECCOMP_SYSCALL.get(platform.machine())
+    number = _SECCOMP_SYSCALL.get(os.uname().machine)
     if number is None:
-        raise OSError(errno.ENOSYS, f"no filter for {platform.machine()}")
+        raise OSError(errno.ENOSYS, f"no filter for {os.uname().machine}")
     what = _Program(len(program) // _INSTRUCTION_BYTES, program)
     if _libc.syscall(number, _SECCOMP_SET_MODE_FILTER, _SECCOMP_FILTER_FLAG_TSYNC, ctypes.byref(what)) != 0:
         code = ctypes.get_errno()

@@ -63,6 +63,7 @@ class Supervisor:
             if status:
                 self._stop_requested = True
             self._publish()
+            privileges.give_back_memory()
             self._loop()
         if self._responder is not None:
             self._responder.close()

@@ -1,9 +1,9 @@
 """Names that both ends derive alike: processes, events, matches."""
 
-import hashlib
 import re
 import struct
 import uuid
+from _blake2 import blake2b  # hashlib has the same and maps libcrypto with it: 3.5 MB in every process of the agent
 
 from microedr.limits import MAX_HOST_ID_CHARS, PROCESS_TICK_NS
 
@@ -22,7 +22,7 @@ def is_valid_name(name: str) -> bool:
 
 def process_key(host_id: str, boot_id: str) -> bytes:
     """The part of ``process_uid`` that is the same for every process of one boot of one host."""
-    return hashlib.blake2b(f"{host_id}\0{boot_id}".encode(), digest_size=16, person=b"microedr-boot").digest()
+    return blake2b(f"{host_id}\0{boot_id}".encode(), digest_size=16, person=b"microedr-boot").digest()
 
 
 def process_uid(key: bytes, pid: int, start_boot_ns: int) -> bytes:
@@ -36,7 +36,7 @@ def process_uid(key: bytes, pid: int, start_boot_ns: int) -> bytes:
             be reused within one tick: the kernel hands out all others first.
     """
     ticks = _PROCESS_TICKS.pack(pid, start_boot_ns // PROCESS_TICK_NS)
-    return hashlib.blake2b(ticks, digest_size=16, key=key, person=b"microedr-proc").digest()
+    return blake2b(ticks, digest_size=16, key=key, person=b"microedr-proc").digest()
 
 
 def event_id(host_id: str, epoch_id: str, lane: int, seqno: int) -> bytes:

@@ -3,8 +3,6 @@
 Signing and verifying are PyNaCl's, in the actioner and in the responder.
 """
 
-import hashlib
-
 ACTION_PAYLOAD_TYPE = "application/vnd.microedr.action.v1+protobuf"
 """Tells a signed Action from anything else the same key may ever sign."""
 
@@ -17,4 +15,6 @@ def pre_authentication_encoding(payload_type: str, payload: bytes) -> bytes:
 
 def key_id(public_key: bytes) -> str:
     """A hint which key signed: 16 hex digits of the key's SHA-256. Never proof of anything."""
+    import hashlib  # noqa: PLC0415 - maps libcrypto, 3.5 MB, which a verifier that knows its keys does not need
+
     return hashlib.sha256(public_key).hexdigest()[:16]

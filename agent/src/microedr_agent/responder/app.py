@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from microedr.v1.action_pb2 import ActionResult
 from microedr_agent.config import AgentConfig
 from microedr_agent.errors import IpcError, JournalError
 from microedr_agent.ipc import Channel, Listener
 from microedr_agent.ipc_messages import NONCE_BYTES, ActionOrder, ActionReport, ActionReportAck, SessionNonce
 from microedr_agent.log import Log
+from microedr_agent.responder.action import ActionResult
 from microedr_agent.responder.execute import SUPPORTED_TYPES, Executor, RateLimit
 from microedr_agent.responder.guardrails import Guardrails
 from microedr_agent.responder.journal import Journal
@@ -147,7 +147,7 @@ class Responder:
         while self._unsent:
             number = self._unsent[0]
             result = self._reports.get(number)
-            if result is not None and not self._channel.send(ActionReport(number, result.SerializeToString())):
+            if result is not None and not self._channel.send(ActionReport(number, result.encode())):
                 break
             del self._unsent[0]
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if self._unsent else 0)

@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-from microedr.v1.action_pb2 import Action, ActionResult, ActionState, ActionType
 from microedr_agent.errors import ActionFailedError, ActionRefusedError, JournalError
 from microedr_agent.log import Log
+from microedr_agent.responder.action import Action, ActionResult, ActionState, ActionType
 from microedr_agent.responder.guardrails import Guardrails
 from microedr_agent.responder.journal import Journal
 from microedr_agent.responder.keyring import Keyring
@@ -19,7 +19,7 @@ from microedr_agent.responder.kill import hold_process, require_same
 from microedr_agent.responder.reasons import Reason
 from microedr_agent.responder.verify import Identity, claimed_action_id, verify_action
 
-SUPPORTED_TYPES = {"kill_process": ActionType.ACTION_TYPE_KILL_PROCESS}
+SUPPORTED_TYPES = {"kill_process": ActionType.KILL_PROCESS}
 """What this responder can do, by its name in agent.yaml."""
 
 _RATE_WINDOW_S = 60.0
@@ -50,7 +50,7 @@ class Executor:
         *,
         identity: Identity,
         keyring: Keyring,
-        allowed_types: Collection[ActionType.ValueType],
+        allowed_types: Collection[ActionType],
         guardrails: Callable[[], Guardrails],
         journal: Journal,
         rate: RateLimit,
@@ -86,7 +86,7 @@ class Executor:
         except (ActionRefusedError, ActionFailedError, JournalError) as error:
             result = self._answer(action.action_id, error)
         else:
-            result = self._result(action.action_id, ActionState.ACTION_STATE_EXECUTED)
+            result = self._result(action.action_id, ActionState.EXECUTED)
             self._log.info("action_executed", action_id=action.action_id, target_pid=action.process.pid)
         self._remember(result)
         return result
@@ -105,19 +105,17 @@ class Executor:
 
     def _answer(self, action_id: str, error: ActionRefusedError | ActionFailedError | JournalError) -> ActionResult:
         failed = isinstance(error, ActionFailedError)
-        state = ActionState.ACTION_STATE_FAILED if failed else ActionState.ACTION_STATE_REFUSED
+        state = ActionState.FAILED if failed else ActionState.REFUSED
         if error.reason == Reason.EXPIRED:
-            state = ActionState.ACTION_STATE_EXPIRED
+            state = ActionState.EXPIRED
         detail = str(error) if isinstance(error, JournalError) else error.detail
         event = "action_failed" if failed else "action_refused"
         self._log.warning(event, action_id=action_id, reason=str(error.reason), detail=detail)
         return self._result(action_id, state, error.reason, detail)
 
-    def _result(self, action_id: str, state: ActionState.ValueType, reason: str = "", detail: str = "") -> ActionResult:
+    def _result(self, action_id: str, state: ActionState, reason: str = "", detail: str = "") -> ActionResult:
         finished_unix_ns = self._clock_unix_ns()
-        return ActionResult(
-            action_id=action_id, state=state, reason=reason, finished_unix_ns=finished_unix_ns, detail=detail
-        )
+        return ActionResult(action_id, state, reason, finished_unix_ns, detail)
 
     def _remember(self, result: ActionResult) -> None:
         try:

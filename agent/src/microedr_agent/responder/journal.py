@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import google_crc32c
 
 from microedr.limits import MAX_ACTION_BYTES
-from microedr.v1.action_pb2 import Action, ActionResult, ActionState
 from microedr_agent.errors import JournalError
+from microedr_agent.responder.action import Action, ActionResult, ActionState, read_action, read_result
 from microedr_agent.responder.reasons import Reason
 
 MAX_ENTRIES = 512
@@ -67,7 +67,7 @@ class Journal:
             if entry.result is None:
                 entry.result = ActionResult(
                     action_id=entry.action.action_id,
-                    state=ActionState.ACTION_STATE_UNKNOWN,
+                    state=ActionState.UNKNOWN,
                     reason=Reason.INTERRUPTED,
                     finished_unix_ns=now_unix_ns,
                     detail="the responder stopped between intent and result",
@@ -97,7 +97,7 @@ class Journal:
             raise JournalError(Reason.JOURNAL_FULL, f"{len(self._entries)} orders wait for their report to be taken")
         if self._fd < 0 or self._size_bytes > MAX_FILE_BYTES:
             self._rewrite(now_unix_ns)
-        self._append(_Kind.INTENT, action.SerializeToString())
+        self._append(_Kind.INTENT, action.raw)
         self._entries[action.action_id] = _Entry(action)
 
     def record_result(self, result: ActionResult) -> None:
@@ -110,7 +110,7 @@ class Journal:
         if entry is None or entry.result is not None:
             return
         entry.result = result
-        self._append(_Kind.RESULT, result.SerializeToString())
+        self._append(_Kind.RESULT, result.encode())
 
     def record_ack(self, action_id: str) -> None:
         """Remember that the result was taken. An order not started here is nothing to remember.
@@ -168,9 +168,9 @@ class Journal:
 
     def _records(self) -> Iterator[tuple[_Kind, bytes]]:
         for action_id, entry in self._entries.items():
-            yield _Kind.INTENT, entry.action.SerializeToString()
+            yield _Kind.INTENT, entry.action.raw
             if entry.result is not None:
-                yield _Kind.RESULT, entry.result.SerializeToString()
+                yield _Kind.RESULT, entry.result.encode()
             if entry.acked:
                 yield _Kind.ACK, action_id.encode()
 
@@ -193,10 +193,10 @@ class Journal:
 
     def _restore(self, kind: int, payload: bytes) -> None:
         if kind == _Kind.INTENT:
-            action = Action.FromString(payload)
+            action = read_action(payload)
             self._entries[action.action_id] = _Entry(action)
         elif kind == _Kind.RESULT:
-            result = ActionResult.FromString(payload)
+            result = read_result(payload)
             if result.action_id in self._entries:
                 self._entries[result.action_id].result = result
         elif kind == _Kind.ACK and payload.decode() in self._entries:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from microedr.limits import PROCESS_TICK_NS
-from microedr.v1.action_pb2 import ProcessTarget
 from microedr_agent.errors import ActionFailedError, ActionRefusedError
+from microedr_agent.responder.action import ProcessTarget
 from microedr_agent.responder.guardrails import ProcessFacts, without_deleted_mark
 from microedr_agent.responder.reasons import Reason
 

@@ -5,15 +5,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
-from google.protobuf.message import DecodeError, Message
-from google.protobuf.unknown_fields import UnknownFieldSet
-
 from microedr.limits import MAX_ACTION_BYTES, MAX_ACTION_LIFE_S
 from microedr.signing import ACTION_PAYLOAD_TYPE, pre_authentication_encoding
-from microedr.v1.action_pb2 import Action, ActionType, SignedAction
 from microedr_agent.errors import ActionRefusedError
+from microedr_agent.responder.action import Action, ActionType, Envelope, read_action, read_envelope
 from microedr_agent.responder.keyring import Keyring
 from microedr_agent.responder.reasons import Reason
+from microedr_agent.responder.wire import WireError
 
 MAX_SIGNATURES = 4
 """Signatures looked at in one order: each costs a verification of 44 us per pinned key."""
@@ -46,7 +44,7 @@ def verify_action(  # noqa: C901, PLR0913 - one proof, its conditions and its fa
     raw: bytes,
     *,
     keyring: Keyring,
-    allowed_types: Collection[ActionType.ValueType],
+    allowed_types: Collection[ActionType],
     identity: Identity,
     now_unix_ns: int,
     started: Started,
@@ -76,9 +74,7 @@ def verify_action(  # noqa: C901, PLR0913 - one proof, its conditions and its fa
 
     # 2.
     message = pre_authentication_encoding(ACTION_PAYLOAD_TYPE, signed.action)
-    if not any(
-        keyring.verifies(entry.signature, message, hint=entry.key_id) for entry in signed.signatures[:MAX_SIGNATURES]
-    ):
+    if not any(keyring.verifies(signature, message) for signature in signed.signatures[:MAX_SIGNATURES]):
         raise ActionRefusedError(Reason.BAD_SIGNATURE)
 
     # 3.
@@ -112,10 +108,10 @@ def verify_action(  # noqa: C901, PLR0913 - one proof, its conditions and its fa
     return action
 
 
-def _open_envelope(raw: bytes) -> SignedAction:
+def _open_envelope(raw: bytes) -> Envelope:
     try:
-        return SignedAction.FromString(raw)
-    except DecodeError as error:
+        return read_envelope(raw)
+    except WireError as error:
         raise ActionRefusedError(Reason.MALFORMED) from error
 
 
@@ -128,17 +124,16 @@ def _parse(signed_bytes: bytes) -> Action:
         ActionRefusedError: MALFORMED.
     """
     try:
-        action = Action.FromString(signed_bytes)
-    except DecodeError as error:
+        action = read_action(signed_bytes)
+    except WireError as error:
         raise ActionRefusedError(Reason.MALFORMED) from error
     whole = (
-        not _has_unknown_fields(action)
-        and is_action_id(action.action_id)
+        is_action_id(action.action_id)
         and len(action.session_nonce) == NONCE_BYTES
         and action.sequence > 0
         and 0 < action.not_before_unix_ns < action.expires_unix_ns
     )
-    if not whole or (action.type == ActionType.ACTION_TYPE_KILL_PROCESS and not _names_a_process(action)):
+    if not whole or (action.type == ActionType.KILL_PROCESS and not _names_a_process(action)):
         raise ActionRefusedError(Reason.MALFORMED)
     return action
 
@@ -146,16 +141,6 @@ def _parse(signed_bytes: bytes) -> Action:
 def _names_a_process(action: Action) -> bool:
     # A start of 0 is allowed: no process but pid 1 and kernel threads has it, and guardrails refuse those.
     return action.process.pid > 0 and len(action.process.process_uid) == PROCESS_UID_BYTES
-
-
-def _has_unknown_fields(message: Message) -> bool:
-    if len(UnknownFieldSet(message)):
-        return True
-    return any(
-        _has_unknown_fields(value)
-        for field, value in message.ListFields()
-        if field.message_type and not field.is_repeated
-    )
 
 
 def is_action_id(text: str) -> bool:
@@ -174,7 +159,7 @@ def claimed_action_id(raw: bytes) -> str:
     if len(raw) > MAX_SIGNED_ACTION_BYTES:
         return ""
     try:
-        claimed = Action.FromString(SignedAction.FromString(raw).action).action_id
-    except DecodeError:
+        claimed = read_action(read_envelope(raw).action).action_id
+    except WireError:
         return ""
     return claimed if is_action_id(claimed) else ""
