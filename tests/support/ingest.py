@@ -9,6 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import grpc
+
+from microedr.frame import VERSION
+from microedr.v1.transport_pb2 import Frame, Hello, StreamRequest, StreamResponse
+from microedr.v1.transport_pb2_grpc import IngestServiceStub
 from microedr_chassis.bus.api import BusStatistics, ConsumedRecord, Record, TopicPartition
 from microedr_chassis.bus.memory import MemoryBroker, MemoryBus
 from microedr_chassis.bus.topics import catalogue as topic_catalogue
@@ -17,10 +21,6 @@ from microedr_chassis.metrics import MetricRegistry, Metrics
 from microedr_chassis.settings import load_settings
 from microedr_ingest.app import IngestService
 from microedr_ingest.settings import IngestSettings
-
-from microedr.frame import VERSION
-from microedr.v1.transport_pb2 import Frame, Hello, StreamRequest, StreamResponse
-from microedr.v1.transport_pb2_grpc import IngestServiceStub
 from support.certificates import Authority, CertificateRequest, IssuedCertificate
 
 PATIENCE_S = 10
@@ -159,7 +159,7 @@ class LyingAgent:
     )
 
     def __post_init__(self) -> None:
-        self.call = IngestServiceStub(self.channel).Stream()
+        self.call = IngestServiceStub(self.channel).Stream()  # type: ignore[call-arg] # grpc.aio needs no iterator
 
     async def greet(self, **changes: object) -> StreamResponse:
         """Say Hello, with changes; returns the answer."""

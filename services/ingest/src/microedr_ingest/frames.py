@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from microedr.batch import BatchError, decode_batch
-from microedr.frame import FrameError, FrameFault, FrameHeader, open_frame, read_header
+from microedr.frame import MAX_SEALED_BYTES, FrameError, FrameFault, FrameHeader, open_frame, read_header
 from microedr.v1.event_pb2 import AgentEvent, AgentHeartbeat
 from microedr.v1.transport_pb2 import RefusalReason
 from microedr_ingest.errors import FrameRefusedError
@@ -40,6 +40,9 @@ def check_frame(sealed: bytes, host_id: str) -> CheckedFrame:
     # 5. No event names another host than the certificate does.
 
     # 1.
+    if len(sealed) > MAX_SEALED_BYTES:
+        detail = f"{len(sealed)} bytes, allowed are {MAX_SEALED_BYTES}"
+        raise FrameRefusedError(RefusalReason.REFUSAL_REASON_TOO_LARGE, detail, header=readable_header(sealed))
     try:
         header, raw = open_frame(sealed)
     except FrameError as error:

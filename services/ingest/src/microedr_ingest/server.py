@@ -15,6 +15,10 @@ from microedr_ingest.settings import IngestSettings
 _log = structlog.get_logger()
 
 _RELOAD_INTERVAL_S = 5.0
+_MAX_RECEIVED_BYTES = 2 * MAX_MESSAGE_BYTES
+"""gRPC ends the stream of whoever sends more. Up to it we refuse the frame, count it and keep the stream: a
+request holds no repeated messages that could grow when parsed."""
+
 _CONNECTION_GRACE_S = 60
 """After a connection's age: time for its stream to end by itself."""
 
@@ -23,7 +27,7 @@ def build_server(settings: IngestSettings) -> grpc.aio.Server:
     """A server without services or port yet."""
     return grpc.aio.server(
         options=(
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", _MAX_RECEIVED_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             # With gRPC's defaults a stream whose server does not read buffers 6 MB before the client feels it;
             # with these one frame.

@@ -94,21 +94,22 @@ class IngestServicer(IngestServiceServicer):
 
     async def _run(self, context: Context, peer: Peer, hello: Hello) -> None:
         session = Session(peer, hello, ingest_id=self._settings.member, outlet=self._outlet)
+        welcome = Welcome(
+            window_frames=self._settings.window_frames,
+            server_unix_ns=time.time_ns(),
+            server_version=self._server_version,
+        )
         stream = AgentStream(
             context,
             peer,
             session,
+            welcome=StreamResponse(welcome=welcome),
             session_nonce=hello.session_nonce,
             bus=self._bus,
             budget=self._budget,
             results=self._relay,
             counters=self._counters,
             settings=self._settings,
-        )
-        welcome = Welcome(
-            window_frames=self._settings.window_frames,
-            server_unix_ns=time.time_ns(),
-            server_version=self._server_version,
         )
         log = _log.bind(tenant_id=peer.tenant_id, host_id=peer.host_id)
         self._streams.add(stream)
@@ -121,7 +122,7 @@ class IngestServicer(IngestServiceServicer):
         )
         self._relay.attach(stream)
         try:
-            await stream.run(StreamResponse(welcome=welcome))
+            await stream.run()
         finally:
             if self._streams.remove(stream):
                 session.disconnected()

@@ -59,6 +59,7 @@ class AgentStream:
         peer: Peer,
         session: Session,
         *,
+        welcome: StreamResponse,
         session_nonce: bytes,
         bus: Bus,
         budget: ByteBudget,
@@ -77,7 +78,7 @@ class AgentStream:
         self._settings = settings
         self._log = _log.bind(tenant_id=peer.tenant_id, host_id=peer.host_id)
         self._window = FrameWindow(settings.window_frames)
-        self._outbox: deque[StreamResponse] = deque()
+        self._outbox: deque[StreamResponse] = deque((welcome,))
         self._wake = asyncio.Event()
         self._room = asyncio.Event()
         self._reading_over = False
@@ -92,13 +93,12 @@ class AgentStream:
             headers.SCHEMA_VERSION: b"%d" % SCHEMA_VERSION,
         }
 
-    async def run(self, welcome: StreamResponse) -> None:
+    async def run(self) -> None:
         """Until the agent ends it or something does not let it go on.
 
         Raises:
             PeerRefusedError: It cannot go on; the agent is to be told the status.
         """
-        self._outbox.append(welcome)
         self._wake.set()
         reader = asyncio.create_task(self._read(), name="stream-reader")
         writer = asyncio.create_task(self._write(), name="stream-writer")
