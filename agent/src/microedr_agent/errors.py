@@ -12,7 +12,10 @@
   + SpoolError
     - SpoolLockedError       main: print the line, exit 2 (another sensor runs)
     - SpoolFormatError       recovery and reader: count it, go on behind the damage
-  + CredentialsError         main: print the line, exit 2
+  + CredentialsError         main: print the line, exit 2; uploader, later on: log it, try again
+  + StreamError
+    - StreamBrokenError      uploader: pause, connect anew
+    - ServerLiedError        uploader: log it, pause, connect anew
   + KeyringError             main: print the line, exit 2
   + ActionError
     - ActionRefusedError     responder: report REFUSED (EXPIRED when it came too late), never retry
@@ -71,6 +74,18 @@ class SpoolFormatError(SpoolError):
 
 class CredentialsError(AgentError):
     """A certificate or key file cannot be used; the text names the file, never its content."""
+
+
+class StreamError(AgentError):
+    """Base of what ends a stream to ingest."""
+
+
+class StreamBrokenError(StreamError):
+    """The stream ended or never came to be; the text says why, for a person."""
+
+
+class ServerLiedError(StreamError):
+    """The server answered what was never asked."""
 
 
 class KeyringError(AgentError):

@@ -61,11 +61,12 @@ class _Place:
         return SegmentName(self.extent.segment, self.extent.lane, self.extent.epoch)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Sent:
     place: _Place
     end_bytes: int
     last_seq: int
+    done: bool = False
 
 
 class SpoolReader:
@@ -107,13 +108,16 @@ class SpoolReader:
         """Frames up to ``through_seq`` are done."""
         key = LaneKey(epoch, lane)
         self._acked[key] = max(self._acked.get(key, 0), through_seq)
-        while self._sent and self._sent[0].last_seq <= self._acked.get(self._sent[0].place.key, 0):
-            done = self._sent.popleft()
-            done.place.acked_bytes = done.end_bytes
-        while self._places and self._places[0].acked_bytes >= self._places[0].extent.end_bytes:
-            self._places.popleft()
+        self._advance()
         live = {place.key for place in self._places} | {key}
         self._acked = {known: seq for known, seq in self._acked.items() if known in live}
+
+    def settle(self, epoch: uuid.UUID, lane: int, last_seq: int) -> None:
+        """What ends with ``last_seq`` is done without an acknowledgement: refused, or unreadable."""
+        for sent in self._sent:
+            if (sent.place.key, sent.last_seq) == (LaneKey(epoch, lane), last_seq):
+                sent.done = True
+        self._advance()
 
     def next(self) -> OutgoingFrame | UnreadableFrames | None:
         """The next frame to be sent, or what cannot be; None when all that is promised was read.
@@ -134,6 +138,16 @@ class SpoolReader:
         if self._directory_fd >= 0:
             os.close(self._directory_fd)
         self._directory_fd = -1
+
+    def _advance(self) -> None:
+        while self._sent:
+            oldest = self._sent[0]
+            if not oldest.done and oldest.last_seq > self._acked.get(oldest.place.key, 0):
+                break
+            oldest.place.acked_bytes = oldest.end_bytes
+            self._sent.popleft()
+        while self._places and self._places[0].acked_bytes >= self._places[0].extent.end_bytes:
+            self._places.popleft()
 
     def _read(self, place: _Place) -> OutgoingFrame | UnreadableFrames | None:
         try:
