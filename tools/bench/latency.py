@@ -176,6 +176,7 @@ def _system() -> Iterator[Path]:
     if os.geteuid() != 0:
         raise SystemExit("latency: the eBPF agent needs root; or name a running system with --ready-file")
     root = Path(tempfile.mkdtemp(prefix="microedr-bench-"))
+    root.chmod(0o711)  # the agent's unprivileged processes have to reach their files
     ready_file, log_file = root / "ready.json", root / "up.log"
     command = [sys.executable, "-m", "microedr_standalone", "up", "--state-dir", str(root / "state")]
     command += ["--api-listen", "127.0.0.1:0", "--ingest-listen", "127.0.0.1:0", "--ready-file", str(ready_file)]

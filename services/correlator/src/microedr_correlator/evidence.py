@@ -15,12 +15,16 @@ MAX_ALERT_BYTES = 768 * 1024
 """Serialised. The bus takes records of one MiB with their headers."""
 
 
-def write_alert(state: AlertState, window: HostWindow | None) -> Alert:
-    """The alert as it stands, with what ``window`` holds of its host at this moment."""
+def write_alert(state: AlertState, window: HostWindow | None, *, is_settled: bool = False) -> Alert:
+    """The alert as it stands, with what ``window`` holds of its host at this moment.
+
+    The revision follows from the number of matches, so that a replay counts alike; ``is_settled``
+    gives the one between this number and the next.
+    """
     match = Match.FromString(state.first_match)
     alert = Alert(
         alert_id=state.alert_id,
-        revision=state.match_count,
+        revision=2 * state.match_count + is_settled,
         tenant_id=state.host.tenant_id,
         host_id=state.host.host_id,
         hostname=match.event.hostname or (window.hostname if window is not None else "") or state.host.host_id,

@@ -17,9 +17,14 @@ class LaneMarks:
 
     def __init__(self) -> None:
         self._last: dict[Origin, int] = {}
+        self._same: dict[Origin, Origin] = {}
 
     def __contains__(self, origin: Origin) -> bool:
         return origin in self._last
+
+    def same(self, origin: Origin) -> Origin:
+        """An equal one, always the same object: thousands of entries point to it."""
+        return self._same.get(origin, origin)
 
     def has_seen(self, origin: Origin, seqno: int) -> bool:
         """Whether the event that stands there was folded, or stood before all that were."""
@@ -33,8 +38,10 @@ class LaneMarks:
         seen = self._last.get(origin)
         if seen is None:
             if len(self._last) >= MAX_ORIGINS:
-                del self._last[next(iter(self._last))]
+                oldest = next(iter(self._last))
+                del self._last[oldest], self._same[oldest]
             self._last[origin] = last_seq
+            self._same[origin] = origin
             return 0, 0
         if last_seq > seen:
             self._last[origin] = last_seq

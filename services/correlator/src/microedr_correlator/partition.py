@@ -4,6 +4,7 @@ Records are told to it in the order of each topic; between topics any order give
 be published lies in ``outputs`` afterwards. Records before the committed offset only rebuild state.
 """
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -65,6 +66,7 @@ class Partition:
     kills: KillWatch = field(init=False)
     waiting: WaitingMatches = field(init=False)
     _unpublished: dict[str, AlertState] = field(init=False, default_factory=dict)
+    _settling: deque[tuple[float, int, AlertState]] = field(init=False, default_factory=deque)
     _rebuilding: set[str] = field(init=False)
     _rebuild_until_s: float = field(init=False)
 
@@ -85,14 +87,16 @@ class Partition:
         Raises:
             DeadLetterError: ``undecodable`` or ``bad_headers``; the state is as before.
         """
-        host = _host_of(record)
-        if record.topic == topics.EVENTS:
-            self._events(record, host)
-        elif record.topic == topics.MATCHES:
-            self._match(record, host)
-        else:
-            self._action(record, host)
-        self.reached(record.topic, record.offset + 1)
+        try:
+            host = _host_of(record)
+            if record.topic == topics.EVENTS:
+                self._events(record, host)
+            elif record.topic == topics.MATCHES:
+                self._match(record, host)
+            else:
+                self._action(record, host)
+        finally:
+            self.reached(record.topic, record.offset + 1)
 
     def reached(self, topic: str, position: int) -> None:
         """Everything of ``topic`` before ``position`` was consumed."""
@@ -106,8 +110,9 @@ class Partition:
             for waiting in self.waiting.take(host, lambda w: self._has_event(w) or self._is_late(w, now_s)):
                 self._fold(waiting)
         for state in list(self._unpublished.values()):
-            if state.published_count == 0 or now_s - state.published_s >= self.settings.revision_interval_s:
+            if now_s - state.published_s >= self.settings.revision_interval_s:
                 self._publish(state, now_s)
+        self._settle(now_s)
         self.kills.expire(self.clock.unix_ns())
         if not self._is_rebuilding(topics.ACTION_RESULTS, now_s):
             self.outputs.extend(map(_update_record, self.kills.drain()))
@@ -193,14 +198,32 @@ class Partition:
 
     def _publish(self, state: AlertState, now_s: float) -> None:
         alert = write_alert(state, self.windows.get(state.host))
-        if state.match_count == 1:
+        if state.published_count == 0:
             self.counts.raised_total += 1
         else:
             self.counts.revised_total += 1
         state.published_count = state.match_count
         state.published_s = now_s
+        state.shown = _shown(alert)
         del self._unpublished[state.alert_id]
         self.outputs.append(_alert_record(alert))
+        if not state.is_overflow:
+            self._settling.append((now_s + self.settings.evidence_settle_s, state.match_count, state))
+
+    def _settle(self, now_s: float) -> None:
+        """Publish once more what has more to show by now: most programs connect after the event that gave them away."""
+        while self._settling and self._settling[0][0] <= now_s:
+            _, match_count, state = self._settling.popleft()
+            if state.match_count != match_count:
+                continue
+            alert = write_alert(state, self.windows.get(state.host), is_settled=True)
+            if _shown(alert) != state.shown:
+                self.counts.revised_total += 1
+                self.outputs.append(_alert_record(alert))
+
+
+def _shown(alert: Alert) -> tuple[int, int]:
+    return len(alert.destinations), len(alert.ancestry)
 
 
 def _host_of(record: ConsumedRecord) -> HostKey:

@@ -22,6 +22,9 @@ class CorrelatorSettings(ServiceSettings):
     revision_interval_s: float = Field(default=1.0, gt=0, le=60)
     """Shortest time between two revisions of one alert."""
 
+    evidence_settle_s: float = Field(default=5.0, gt=0, le=300)
+    """When an alert is shown once more if its process has connected somewhere by then."""
+
     max_waiting_matches: int = Field(default=10_000, ge=1)
     """Per partition; above it matches are not fetched."""
 

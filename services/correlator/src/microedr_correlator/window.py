@@ -72,6 +72,7 @@ class HostWindow:
         """
         is_new_origin = origin not in self.marks
         skip, missing = self.marks.admit(origin, first_seq, first_seq + len(events) - 1)
+        origin = self.marks.same(origin)
         if skip:
             self.duplicates_total += skip
             events = events[skip:]
