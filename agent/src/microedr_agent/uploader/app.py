@@ -3,15 +3,19 @@
 import asyncio
 import os
 import signal
+from typing import TYPE_CHECKING
 
 from microedr_agent import privileges, seccomp
-from microedr_agent.child import Announce, ChildContext
+from microedr_agent.child import ChildContext
 from microedr_agent.config import AgentConfig
 from microedr_agent.errors import ConfigError
 from microedr_agent.log import Log
 from microedr_agent.spool.directory import prepare_directory
 from microedr_agent.spool.reader import SpoolReader
 from microedr_agent.uploader.credentials import Credentials
+
+if TYPE_CHECKING:
+    from microedr_agent.uploader.sessions import Sessions
 
 _ROOT = 0
 
@@ -32,8 +36,13 @@ def run_uploader(config: AgentConfig, context: ChildContext) -> int:
     credentials.check()
     directory_fd = _open_spool(config)
     _enter_run_dir(config)
+    # Imported here, not above: gRPC takes most of the memory, and no other process of the agent may load it. And
+    # not later: where Python or the agent is installed need not be readable to the user this process becomes.
+    from microedr_agent.uploader.sessions import Sessions  # noqa: PLC0415 - see above
+
     _give_up_privileges(config, log)
-    return asyncio.run(_run(config, credentials, directory_fd, log, context.announce))
+    sessions = Sessions(config, credentials, SpoolReader(config.spool.dir, directory_fd), log, context.announce)
+    return asyncio.run(_run(sessions, log))
 
 
 def _open_spool(config: AgentConfig) -> int:
@@ -62,11 +71,7 @@ def _give_up_privileges(config: AgentConfig, log: Log) -> None:
         log.warning("hardening_incomplete", problem=f"seccomp: {problem}")
 
 
-async def _run(config: AgentConfig, credentials: Credentials, directory_fd: int, log: Log, announce: Announce) -> int:
-    # gRPC starts threads and takes most of the memory here; nothing else of the agent may load it.
-    from microedr_agent.uploader.sessions import Sessions  # noqa: PLC0415 - see above
-
-    sessions = Sessions(config, credentials, SpoolReader(config.spool.dir, directory_fd), log, announce)
+async def _run(sessions: "Sessions", log: Log) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, sessions.stop)

@@ -37,13 +37,15 @@ _OPTIONS = (
 class Sessions:
     """Keeps the agent connected."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its surroundings
         self,
         config: AgentConfig,
         credentials: Credentials,
         reader: SpoolReader,
         log: Log,
         announce: Announce,
+        *,
+        greeting_timeout_s: float = GREETING_TIMEOUT_S,
     ) -> None:
         """Build everything; ``run`` starts it.
 
@@ -53,12 +55,14 @@ class Sessions:
             reader: Of the spool.
             log: Of this process.
             announce: Tells the supervisor's status page.
+            greeting_timeout_s: As the constant says.
         """
         self._target = config.ingest.target
         self._credentials = credentials
         self._reader = reader
         self._log = log
         self._announce = announce
+        self._greeting_timeout_s = greeting_timeout_s
         self._hello = HelloMaker(config.host_id)
         run_as = config.run_as
         # Names within the working directory, which is the run directory.
@@ -91,7 +95,7 @@ class Sessions:
 
     async def _greetings(self) -> None:
         try:
-            async with asyncio.timeout(GREETING_TIMEOUT_S):
+            async with asyncio.timeout(self._greeting_timeout_s):
                 await self._sensor.greeted.wait()
                 await self._responder.greeted.wait()
         except TimeoutError:
@@ -107,6 +111,7 @@ class Sessions:
             try:
                 await self._connect(self._stream)
                 self._last_problem = ""
+                backoff.reset()
             except (StreamBrokenError, CredentialsError) as error:
                 self._tell(str(error))
             except ServerLiedError as error:
