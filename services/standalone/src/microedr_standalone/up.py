@@ -75,6 +75,8 @@ def run(options: UpOptions) -> None:
     state = StateDir(options.state_dir)
     state.prepare()
     claim = state.lock()
+    if options.ready_file is not None:
+        options.ready_file.unlink(missing_ok=True)  # of an earlier run: nothing is ready yet
     try:
         configure_logging("standalone", options.log_level)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
