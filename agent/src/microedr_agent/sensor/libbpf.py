@@ -64,6 +64,8 @@ class Libbpf:
         Raises:
             EbpfUnavailableError: Nothing of it could be loaded.
         """
+        if not path.is_file():
+            raise EbpfUnavailableError(f"{path} is missing: build it with `make -C agent/bpf`")
         failures: list[str] = []
         left_out: set[str] = set()
         while True:
@@ -133,7 +135,7 @@ class Libbpf:
         return f"{symbol}: {cause}" if cause else symbol
 
     def _print(self, level: int, form: int, arguments: int) -> int:
-        """libbpf's log. A va_list is, or decays to, a pointer on x86-64 and on arm64."""
+        """Take a line of libbpf's log. A va_list is, or decays to, a pointer on x86-64 and on arm64."""
         if level < _DEBUG and len(self._lines) < _MAX_LOG_LINES:
             buffer = ctypes.create_string_buffer(_MESSAGE_BYTES)
             _libc.vsnprintf(buffer, _MESSAGE_BYTES, form, arguments)

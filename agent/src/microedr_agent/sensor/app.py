@@ -1,0 +1,218 @@
+"""The sensor process: attach as root, give everything up, then rings → events → spool until it is told to stop."""
+
+import gc
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from microedr.ids import process_key
+from microedr_agent import privileges, seccomp
+from microedr_agent.child import ChildContext
+from microedr_agent.config import AgentConfig
+from microedr_agent.errors import EbpfUnavailableError
+from microedr_agent.log import Log
+from microedr_agent.sensor import procfs
+from microedr_agent.sensor.clock import WallClock
+from microedr_agent.sensor.collector import Collector
+from microedr_agent.sensor.encode import Encoder
+from microedr_agent.sensor.frames import FrameBuffer
+from microedr_agent.sensor.hostfacts import read_boot_id, read_host_facts
+from microedr_agent.sensor.loader import Probe, load_probes
+from microedr_agent.sensor.own_events import frame_head
+from microedr_agent.sensor.processes import ProcessTable
+from microedr_agent.sensor.sink import EventSink
+from microedr_agent.sensor.spool_sink import open_spool_sink, prepare_spool_dir
+from microedr_agent.sensor.users import Users
+
+POLL_S = 0.1
+"""Looking by timer costs a tenth of being woken for each event, and this delay nobody notices."""
+
+BUSY_POLL_S = 0.01
+"""While a ring fills faster than it is emptied in time."""
+
+BUSY_SHARE = 4
+"""A ring more than one part in this many full is busy: 512 KiB then last for some 5,000 execs a second."""
+
+HEARTBEAT_S = 60.0
+LOSS_S = 1.0
+"""Losses are told at most this often, so that a storm of drops does not become one of records."""
+
+CLOCK_S = 1.0
+USERS_S = 10.0
+_KIB = 1024
+_STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What the sensor sees with, and what it cannot see."""
+
+    collector: str
+    """"ebpf" or "none"."""
+    probes: tuple[Probe, ...]
+    blind_spots: tuple[str, ...]
+    attach_failures: tuple[str, ...]
+
+
+class Sensor:
+    """The loop. Made once everything that needs root is done."""
+
+    def __init__(  # noqa: PLR0913 - what the process is made of
+        self,
+        config: AgentConfig,
+        sight: Sight,
+        sink: EventSink,
+        processes: ProcessTable,
+        *,
+        boot_id: str,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sight = sight
+        self._sink = sink
+        self._processes = processes
+        self._users = Users()
+        self._clock = WallClock()
+        self._monotonic_s = monotonic_s
+        facts = read_host_facts(config.host_id, boot_id, sight.collector)
+        upload = config.upload
+        self._frames = FrameBuffer(
+            sink,
+            frame_head(facts),
+            max_events=upload.batch_max_events,
+            max_raw_bytes=upload.frame_raw_bytes,
+            max_age_s=upload.flush_interval_sec,
+            monotonic_s=monotonic_s,
+        )
+        encoder = Encoder(processes, self._users, self._clock)
+        self._collector = Collector(sight.probes, encoder, self._frames, sink)
+        smallest_ring = min((config.rings.proc_kb, config.rings.net_kb)) * _KIB
+        self._busy_bytes = smallest_ring // BUSY_SHARE
+        now_s = monotonic_s()
+        self._heartbeat_due_s = now_s + HEARTBEAT_S
+        self._loss_due_s = self._clock_due_s = self._users_due_s = now_s
+
+    def run(self) -> None:
+        """Work until a stop signal; signals must be blocked. Returns when everything seen is in the spool."""
+        self._beat("start")
+        self._flush()
+        wait_s = POLL_S
+        while signal.sigtimedwait(_STOP_SIGNALS, wait_s) is None:
+            wait_s = self.step()
+        self.stop()
+
+    def step(self) -> float:
+        """One round; returns how long to wait before the next."""
+        backlog_bytes = self._collector.collect()
+        self._sink.serve()
+        self._do_what_is_due()
+        if self._frames.is_due(POLL_S):
+            self._flush()
+        return BUSY_POLL_S if backlog_bytes > self._busy_bytes else POLL_S
+
+    def stop(self) -> None:
+        """Stop the programs, take what is left in the rings, and close the account."""
+        for probe in self._sight.probes:
+            probe.detach()
+        self._collector.collect()
+        self._collector.tell_losses()
+        self._beat("stop")
+        self._flush()
+        self._sink.close()
+
+    def _do_what_is_due(self) -> None:
+        now_s = self._monotonic_s()
+        if now_s >= self._clock_due_s:
+            self._clock_due_s = now_s + CLOCK_S
+            if self._clock.measure():
+                self._processes.forget_blocks()
+        if now_s >= self._users_due_s:
+            self._users_due_s = now_s + USERS_S
+            if self._users.refresh():
+                self._processes.forget_blocks()
+        if now_s >= self._loss_due_s:
+            self._loss_due_s = now_s + LOSS_S
+            self._collector.tell_losses()
+        if now_s >= self._heartbeat_due_s:
+            self._heartbeat_due_s = now_s + HEARTBEAT_S
+            self._beat("run")
+
+    def _beat(self, phase: str) -> None:
+        sight = self._sight
+        self._collector.beat(phase, sight.collector, sight.blind_spots, sight.attach_failures)
+
+    def _flush(self) -> None:
+        self._frames.flush()
+        self._sink.commit()
+
+
+def run_sensor(config: AgentConfig, context: ChildContext) -> int:
+    """Be the sensor until SIGTERM; returns the exit status.
+
+    Without eBPF it runs all the same: its heartbeats say that nothing is seen, and why.
+
+    Raises:
+        SpoolLockedError: Another sensor writes this spool.
+        SpoolError, IpcError: The spool or the run directory cannot be used.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
+    log = Log("sensor", config.log_level)
+    boot_id = read_boot_id()
+    processes = ProcessTable(process_key(config.host_id, boot_id))
+    sight = _open_eyes(config, processes, context.hardening_problems, log)
+    prepare_spool_dir(config)
+    sight = _give_up_privileges(config, sight, log)
+    sink = open_spool_sink(config, "ebpf" if sight.probes else "", log)
+    sensor = Sensor(config, sight, sink, processes, boot_id=boot_id)
+    context.announce(
+        {
+            "collector": sight.collector,
+            "blind_spots": sight.blind_spots,
+            "attach_failures": sight.attach_failures,
+        }
+    )
+    log.info("sensor_started", collector=sight.collector, attach_failures=sight.attach_failures)
+    # Nothing the loop does makes cycles; without the collector its pages stay shared and its pauses away.
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    sensor.run()
+    log.info("sensor_stopped")
+    return 0
+
+
+def _open_eyes(config: AgentConfig, processes: ProcessTable, problems: Sequence[str], log: Log) -> Sight:
+    """Attach what can be attached, then learn who runs already: in this order nobody falls between."""
+    blind_spots = [f"hardening: {problem}" for problem in problems]
+    if not config.collectors.linux.ebpf:
+        return Sight("none", (), (*blind_spots, "ebpf: switched off by collectors.linux.ebpf"), ())
+    try:
+        loaded = load_probes({"proc": config.rings.proc_kb * _KIB, "net": config.rings.net_kb * _KIB})
+    except EbpfUnavailableError as error:
+        log.warning("ebpf_unavailable", reason=str(error))
+        return Sight("none", (), (*blind_spots, f"ebpf: {error}"), ())
+    if procfs.in_initial_pid_namespace():
+        procfs.remember_running(processes)
+    else:
+        blind_spots.append("not in the host's pid namespace: processes started before the sensor are unknown")
+    for failure in loaded.failures:
+        log.warning("program_not_attached", failure=failure)
+    return Sight("ebpf", loaded.probes, tuple(blind_spots), loaded.failures)
+
+
+def _give_up_privileges(config: AgentConfig, sight: Sight, log: Log) -> Sight:
+    """Leave network, user and capabilities behind; what could not be is a blind spot, but staying root is an error."""
+    problems = []
+    if os.geteuid() == 0:
+        try:
+            privileges.leave_network()
+        except OSError as error:
+            problems.append(f"hardening: sensor keeps the network: {error.strerror}")
+    privileges.become(config.run_as.sensor_uid, config.run_as.gid)
+    problem = seccomp.enter(seccomp.Room.SENSOR)
+    if problem:
+        problems.append(f"hardening: sensor without seccomp: {problem}")
+    for text in problems:
+        log.warning("hardening_incomplete", problem=text)
+    return Sight(sight.collector, sight.probes, (*sight.blind_spots, *problems), sight.attach_failures)
