@@ -9,7 +9,7 @@ and equals ``''``; it does not match the lone wildcard ``*``, which therefore me
 """
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 
@@ -207,13 +207,21 @@ def depth(node: Node) -> int:
     return deepest
 
 
-def text_pattern(parts: list[str | Wild], *, cased: bool = False) -> Test:  # noqa: PLR0911 - one answer per shape
-    """The simplest test that means the same as these literals and wildcards over the whole text."""
+def squeeze(parts: Sequence[str | Wild]) -> list[str | Wild]:
+    """The same pattern with neighbouring literals joined, and neighbouring ``*``."""
     squeezed: list[str | Wild] = []
     for part in parts:
-        if part == "" or (part is Wild.ANY and squeezed and squeezed[-1] is Wild.ANY):
-            continue
-        squeezed.append(part)
+        last = squeezed[-1] if squeezed else None
+        if isinstance(part, str) and isinstance(last, str):
+            squeezed[-1] = last + part
+        elif part != "" and (part is not Wild.ANY or last is not Wild.ANY):
+            squeezed.append(part)
+    return squeezed
+
+
+def text_pattern(parts: list[str | Wild], *, cased: bool = False) -> Test:  # noqa: PLR0911 - one answer per shape
+    """The simplest test that means the same as these literals and wildcards over the whole text."""
+    squeezed = squeeze(parts)
     match squeezed:
         case []:
             return Text(Place.WHOLE, "", cased)

@@ -46,11 +46,12 @@ def compile_regex(regex: Regex) -> Searcher:
 
 def wildcards_as_regex(parts: Iterable[str | Wild]) -> Regex:
     """A regular expression for literals and wildcards over a whole text."""
-    body = "".join(
-        re.sub(r"([^\w])", r"\\\1", part, flags=re.ASCII) if isinstance(part, str) else _WILD[part] for part in parts
-    )
+    body = "".join(_SPECIAL.sub(r"\\\g<0>", part) if isinstance(part, str) else _WILD[part] for part in parts)
     return Regex(rf"\A(?:{body})\z", frozenset("s"))
 
+
+_SPECIAL = re.compile(r"[!-/:-@\[-`{-~]")
+"""ASCII punctuation: RE2 takes it escaped, and nothing else."""
 
 _WILD = {Wild.ANY: ".*", Wild.ONE: "."}
 

@@ -106,16 +106,35 @@ class RuleSet:
         return matches
 
     def _failed(self, rule: Rule, error: Exception) -> None:
-        self._failures_total += 1
-        self._errors[rule.rule_id] += 1
-        self._reasons[rule.rule_id] = f"{type(error).__name__}: {error}"
+        self._count(rule, error)
         if self.is_disabled(rule):
             for kind in rule.kinds:
-                self._by_kind[kind] = [other for other in self._by_kind[kind] if other is not rule]
                 self._compile(kind)
 
+    def _count(self, rule: Rule, error: Exception, times: int = 1) -> None:
+        self._failures_total += times
+        self._errors[rule.rule_id] += times
+        self._reasons[rule.rule_id] = f"{type(error).__name__}: {error}"
+
     def _compile(self, kind: str) -> None:
-        self._matchers[kind] = compile_kind(kind, [rule.condition for rule in self._by_kind[kind]])
+        rules = self._by_kind[kind] = [rule for rule in self._by_kind[kind] if not self.is_disabled(rule)]
+        try:
+            self._matchers[kind] = compile_kind(kind, [rule.condition for rule in rules])
+        except Exception:
+            guilty = [(rule, error) for rule in rules if (error := _compile_error(kind, rule))]
+            if not guilty:
+                raise
+            for rule, error in guilty:
+                self._count(rule, error, self._max_errors)
+            self._compile(kind)
+
+
+def _compile_error(kind: str, rule: Rule) -> Exception | None:
+    try:
+        compile_kind(kind, [rule.condition])
+    except Exception as error:  # noqa: BLE001 - one rule must not keep all others from being evaluated
+        return error
+    return None
 
 
 def _hash(rules: Sequence[Rule]) -> str:

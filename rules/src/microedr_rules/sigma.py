@@ -4,6 +4,7 @@ pySigma says what is wrong but not where; ``_locate`` finds the place by trying 
 Not here: correlations, filters and SQL.
 """
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,8 +40,8 @@ def parse_sigma(reader: Reader, *, builtin: bool) -> ParsedRule:
         raise reader.error(
             "timeframe needs a correlation rule; a detection looks at one event", "detection", "timeframe"
         )
-    if not reader.text("id"):
-        raise reader.error("id is missing", "id")
+    reader.text("title", required=True)
+    _check_id(reader)
     rule, condition = _parse(reader)
     severity = read_severity(reader, "level")
     status = "" if rule.status is None else rule.status.name.lower()
@@ -63,6 +64,14 @@ def parse_sigma(reader: Reader, *, builtin: bool) -> ParsedRule:
         references=reader.texts("references"),
         falsepositives=reader.texts("falsepositives"),
     )
+
+
+def _check_id(reader: Reader) -> None:
+    written = reader.text("id", required=True)
+    try:
+        uuid.UUID(written)
+    except ValueError:
+        raise reader.error(f"id {written!r} is no UUID", "id") from None
 
 
 def _parse(reader: Reader) -> tuple[SigmaRule, Node]:
