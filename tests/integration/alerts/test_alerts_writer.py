@@ -69,12 +69,12 @@ async def test_a_replay_changes_and_tells_nothing(writer: AlertsWriter, target: 
     everything = (an_alert(), a_session(), a_step(ActionState.ACTION_STATE_REQUESTED))
     await written(writer, *everything)
     tables = ("alerts", "hosts", "actions", "action_steps", "outbox")
-    before = [await as_owner(target, f"SELECT * FROM {table}") for table in tables]
+    before = [await as_owner(target, f"TABLE {table}") for table in tables]
 
     await written(writer, *everything)
     await written(writer, *everything)
 
-    assert [await as_owner(target, f"SELECT * FROM {table}") for table in tables] == before
+    assert [await as_owner(target, f"TABLE {table}") for table in tables] == before
 
 
 async def test_an_analysts_state_survives_revisions(writer: AlertsWriter, database: Database) -> None:
@@ -141,7 +141,7 @@ async def test_a_tenant_sees_nothing_of_another(writer: AlertsWriter, database: 
     assert await stored_alert(database, 1, "other") is not None
     async with database.transaction() as connection:
         for table in ("alerts", "hosts", "actions", "action_steps", "audit", "outbox"):
-            assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0, "no tenant, no rows"
+            assert await connection.fetch(f"TABLE {table}") == [], "no tenant, no rows"
 
 
 async def test_the_header_names_the_tenant_whatever_the_alert_says(writer: AlertsWriter, database: Database) -> None:

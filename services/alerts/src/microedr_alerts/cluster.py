@@ -119,13 +119,13 @@ class Cluster:
             log.replace(self._directory / "log.1")
         return self._popen(command, self._data_fd, log)
 
-    def is_ready(self) -> bool:
-        """Whether the server says that it takes connections."""
+    def is_ready(self, pid: int) -> bool:
+        """Whether the server ``pid`` says that it takes connections; a file left behind says so of another."""
         try:
             lines = (self.data / "postmaster.pid").read_text("utf-8").splitlines()
         except OSError:
             return False
-        return len(lines) >= _PID_FILE_LINES and lines[-1].strip() == "ready"
+        return len(lines) >= _PID_FILE_LINES and lines[0] == str(pid) and lines[-1].strip() == "ready"
 
     def last_words(self) -> str:
         """What the server's log ends with."""

@@ -112,7 +112,7 @@ class EmbeddedPostgres:
                 while not self._stopping:
                     self._server = cluster.launch()
                     while self._server.poll() is None:
-                        if cluster.is_ready():
+                        if cluster.is_ready(self._server.pid):
                             return
                         await asyncio.sleep(_POLL_S)
                     words = cluster.last_words()

@@ -71,12 +71,12 @@ async def migrate(target: Target) -> None:
 async def _connect(arguments: Mapping[str, Any]) -> "asyncpg.Connection[asyncpg.Record]":
     try:
         return await asyncpg.connect(timeout=CONNECT_TIMEOUT_S, **arguments)
+    except ValueError as error:  # asyncpg's own errors about a DSN are that too
+        raise SettingsError("MICROEDR_ALERTS_POSTGRES: not a DSN; write postgresql://user@host/database") from error
     except TRANSIENT as error:
         raise PostgresUnavailableError(f"PostgreSQL is away: {error or type(error).__name__}") from error
     except asyncpg.PostgresError as error:  # wrong password, no such database: waiting does not help
         raise SettingsError(f"MICROEDR_ALERTS_POSTGRES: {error}") from error
-    except (ValueError, asyncpg.InterfaceError) as error:
-        raise SettingsError("MICROEDR_ALERTS_POSTGRES: not a DSN; write postgresql://user@host/database") from error
 
 
 async def _ensure_role(connection: "asyncpg.Connection[asyncpg.Record]") -> None:

@@ -93,6 +93,7 @@ class AlertSummary(BaseModel):
     revision: int = Field(description="Grows when matches are folded in.")
     event_unix_ns: int = Field(description="When the first matching event happened.")
     last_event_unix_ns: int
+    matched_unix_ns: int = Field(description="When the first match was made.")
     raised_unix_ns: int = Field(description="When the alert was raised; lists are sorted by it.")
     host_id: str
     hostname: str
@@ -126,6 +127,58 @@ class Evidence(BaseModel):
     event: dict[str, Any] = Field(description="The event, with the names of the wire contract.")
 
 
+class RuleAction(BaseModel):
+    """What a rule would have done."""
+
+    type: str
+    auto_if_confidence_gte: float = Field(
+        description="Done without asking from this confidence on; 0: only when asked."
+    )
+
+
+class Rule(BaseModel):
+    """The rule as it stood when it fired."""
+
+    rule_id: str
+    title: str
+    description: str
+    severity: str
+    confidence: float
+    rule_hash: str
+    tags: list[str]
+    author: str
+    references: list[str]
+    builtin: bool
+    actions: list[RuleAction]
+    group_by: list[str]
+
+
+class ProcessNode(BaseModel):
+    """A process of the tree."""
+
+    process_uid: str
+    parent_process_uid: str
+    pid: int
+    ppid: int
+    exe: str
+    cmdline: str
+    user: str
+    start_unix_ns: int
+    exit_unix_ns: int = Field(description="0: still running as far as known.")
+
+
+class Destination(BaseModel):
+    """Where a process of the tree connected to."""
+
+    ip: str
+    port: int
+    proto: str
+    process_uid: str
+    first_unix_ns: int
+    last_unix_ns: int
+    count: int
+
+
 class AuditEntry(BaseModel):
     """Something an analyst did."""
 
@@ -138,10 +191,10 @@ class AuditEntry(BaseModel):
 class AlertDetail(AlertSummary):
     """An alert with its evidence."""
 
-    rule: dict[str, Any] = Field(description="The rule as it stood when it fired.")
+    rule: Rule
     evidence: list[Evidence]
-    process_tree: list[dict[str, Any]] = Field(description="From the matching process up to its oldest known ancestor.")
-    destinations: list[dict[str, Any]] = Field(description="Where that tree recently connected to.")
+    process_tree: list[ProcessNode] = Field(description="From the matching process up to its oldest known ancestor.")
+    destinations: list[Destination] = Field(description="Where that tree recently connected to.")
     history: list[AuditEntry] = Field(description="What analysts did with it, earliest first.")
 
 

@@ -14,7 +14,7 @@ from microedr.ids import is_valid_name
 from microedr.v1.action_pb2 import ActionUpdate
 from microedr.v1.detection_pb2 import Alert
 from microedr.v1.transport_pb2 import HostSession
-from microedr_alerts.readable import event_id_text, readable
+from microedr_alerts.readable import complete, event_id_text, readable
 from microedr_alerts.words import STATE_RANKS, connection_word
 from microedr_chassis.errors import DeadLetterError
 
@@ -159,6 +159,7 @@ def _brief(alert: Alert) -> dict[str, Any]:
         "confidence": alert.confidence,
         "title": alert.title or alert.rule.title,
         "summary": alert.summary,
+        "matched_unix_ns": alert.matched_unix_ns,
         "last_event_unix_ns": alert.last_event_unix_ns or alert.event_unix_ns,
         "entities": {
             "pid": entities.pid,
@@ -187,10 +188,10 @@ def alert_detail(raw: bytes) -> dict[str, Any]:
     """What the whole alert tells beyond its brief."""
     alert = Alert.FromString(raw)
     return {
-        "rule": readable(alert.rule),
+        "rule": complete(alert.rule),
         "evidence": [{"role": item.role, "event": readable(item.event)} for item in alert.evidence],
-        "process_tree": [readable(node) for node in alert.ancestry],
-        "destinations": [readable(destination) for destination in alert.destinations],
+        "process_tree": [complete(node) for node in alert.ancestry],
+        "destinations": [complete(destination) for destination in alert.destinations],
     }
 
 

@@ -28,12 +28,26 @@ def readable(message: Message) -> dict[str, Any]:
     return shown
 
 
+def complete(message: Message) -> dict[str, Any]:
+    """As ``readable``, with the fields that are not set as well: 0, empty, or no message at all."""
+    unset = {
+        field.name: [] if field.is_repeated else _value(field, field.default_value)
+        for field in message.DESCRIPTOR.fields
+        if field.is_repeated or field.message_type is None
+    }
+    shown = {**unset, **readable(message)}
+    for field in message.DESCRIPTOR.fields:
+        if field.is_repeated and field.message_type is not None and not field.message_type.GetOptions().map_entry:
+            shown[field.name] = [complete(item) for item in getattr(message, field.name)]
+    return shown
+
+
 def event_id_text(raw: bytes) -> str:
     """The id of an event as UUID text; hex when it is none."""
     return str(uuid.UUID(bytes=raw)) if len(raw) == _UUID_BYTES else raw.hex()
 
 
-def _value(field: FieldDescriptor, value: Any) -> Any:
+def _value(field: Any, value: Any) -> Any:
     if field.type == FieldDescriptor.TYPE_MESSAGE:
         return readable(value)
     if field.type == FieldDescriptor.TYPE_BYTES:
@@ -54,11 +68,11 @@ def _bytes(name: str, value: bytes) -> str:
     return value.hex()
 
 
-def _enum(field: FieldDescriptor, number: int) -> str:
+def _enum(field: Any, number: int) -> str:
     kind = field.enum_type
     known = kind.values_by_number.get(number) if kind is not None else None
     if kind is None or known is None:
         return str(number)
     # The value of number 0 is PREFIX_UNSPECIFIED in every enumeration of the contract.
     prefix = kind.values_by_number[0].name.removesuffix("UNSPECIFIED")
-    return known.name.removeprefix(prefix).lower()
+    return str(known.name.removeprefix(prefix).lower())

@@ -4,6 +4,7 @@ import hmac
 import os
 import secrets
 import stat
+import tempfile
 from pathlib import Path
 
 from microedr_chassis.errors import SettingsError
@@ -45,8 +46,7 @@ def _create(file: Path) -> None:
     if file.exists():
         return
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    fd, draft = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # readable by us alone
     with os.fdopen(fd, "w", encoding="ascii") as stream:
         stream.write(secrets.token_urlsafe(TOKEN_BYTES) + "\n")
         stream.flush()
@@ -56,4 +56,4 @@ def _create(file: Path) -> None:
     except FileExistsError:
         return
     finally:
-        draft.unlink()
+        Path(draft).unlink()

@@ -21,7 +21,7 @@ DRAIN_S = 2.0
 
 
 class ApiServer:
-    """``bind``, then ``serve`` until ``stop``. Who connects in between waits."""
+    """``bind``, then ``serve`` until ``stop``. Who connects before ``serve`` waits."""
 
     def __init__(self, app: FastAPI, listen: str, *, cert_file: Path | None, key_file: Path | None) -> None:
         self._listen = listen
@@ -81,7 +81,7 @@ class ApiServer:
     async def serve(self) -> None:
         """Answer until ``stop``."""
         if self._socket is None:
-            raise RuntimeError("bind first")
+            return  # stopped already
         self._ended.clear()
         try:
             await self._server.serve(sockets=[self._socket])
