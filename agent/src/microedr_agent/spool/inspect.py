@@ -90,7 +90,7 @@ def _problems(path: Path, name: SegmentName, key: LaneKey, chains: dict[LaneKey,
     for found in scan_file(path, name):
         match found:
             case Damage():
-                what = "torn tail" if found.at_end and found.suspect is None else "damaged"
+                what = "torn tail" if found.at_end else "damaged"
                 yield f"{what}: bytes {found.offset_bytes} to {found.end_bytes}"
                 chains.pop(key, None)
             case Seal():

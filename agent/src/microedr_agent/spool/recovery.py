@@ -42,9 +42,8 @@ class Segment:
     size_bytes: int
     runs: list[Run] = field(default_factory=list)
     sealed: bool = False
-    claimed: tuple[int, int] | None = None
-    """Sequences of which a seal, or a damaged last frame with a readable header, speaks."""
-    damaged_bytes: int = 0
+    sealed_seq: int = 0
+    """The last sequence, as the seal says; 0 without one."""
 
     @property
     def key(self) -> LaneKey:
@@ -151,12 +150,9 @@ def _enter(segment: Segment, found: ScannedFrame | Damage | Seal, problems: list
     match found:
         case Seal():
             segment.sealed = True
-            segment.claimed = (0, found.last_seq)
+            segment.sealed_seq = found.last_seq
         case Damage():
-            if found.at_end and found.suspect is not None:
-                segment.claimed = (found.suspect.first_seq, found.suspect.last_seq)
-            if not found.at_end or found.suspect is not None:
-                segment.damaged_bytes += found.end_bytes - found.offset_bytes
+            if not found.at_end:
                 problems.append(f"{segment.path.name}: bytes {found.offset_bytes} to {found.end_bytes} are damaged")
         case ScannedFrame():
             last = segment.runs[-1] if segment.runs else None
@@ -170,8 +166,8 @@ def _enter(segment: Segment, found: ScannedFrame | Damage | Seal, problems: list
 def _enter_gaps(accounts: Accounts, key: LaneKey, segments: list[Segment]) -> None:
     """Sequences are dense, so whatever no segment of this epoch and lane holds is lost.
 
-    What a damaged last frame claims counts only when it is the very next to be expected: the header itself
-    may be what is damaged, and a wild number must not make a wild loss.
+    The end of an epoch is known when its last segment is sealed. Without a seal, damage at the very end
+    cannot be told from the write that was under way, which was never promised.
     """
     reached = accounts.position(key)
     for segment in segments:
@@ -179,8 +175,6 @@ def _enter_gaps(accounts: Accounts, key: LaneKey, segments: list[Segment]) -> No
             if run.first_seq > reached + 1:
                 accounts.give_up(key, reached + 1, run.first_seq - 1, LossReason.SPOOL_CORRUPT, segment.path.name)
             reached = max(reached, run.last_seq)
-        if segment.claimed is None or segment.claimed[1] <= reached:
-            continue
-        if segment.sealed or (segment is segments[-1] and segment.claimed[0] == reached + 1):
-            accounts.give_up(key, reached + 1, segment.claimed[1], LossReason.SPOOL_CORRUPT, segment.path.name)
-            reached = segment.claimed[1]
+        if segment.sealed_seq > reached:
+            accounts.give_up(key, reached + 1, segment.sealed_seq, LossReason.SPOOL_CORRUPT, segment.path.name)
+            reached = segment.sealed_seq

@@ -112,8 +112,6 @@ class Damage:
     end_bytes: int
     at_end: bool
     """Nothing good follows: most likely the write that was under way when the host stopped."""
-    suspect: FrameHeader | None
-    """What the bytes claim to be, when their header is readable; not to be trusted further than that."""
 
 
 def checksum(data: bytes) -> bytes:
@@ -197,7 +195,7 @@ def scan_frames(data: Content, name: SegmentName) -> Iterator[ScannedFrame | Dam
             offset, last_seq = frame.end_bytes, frame.header.last_seq
             continue
         following = _next_good(data, offset + 1, name)
-        yield Damage(offset, following, following == end, _suspect(data, offset, name))
+        yield Damage(offset, following, following == end)
         offset = following
 
 
@@ -216,12 +214,3 @@ def _next_good(data: Content, offset: int, name: SegmentName) -> int:
     end = len(data)
     seal_at = end - SEAL_BYTES
     return seal_at if seal_at >= HEADER_BYTES and read_seal(data[seal_at:]) is not None else end
-
-
-def _suspect(data: Content, offset: int, name: SegmentName) -> FrameHeader | None:
-    try:
-        header = read_header(data[offset : offset + 64])
-    except FrameError:
-        return None
-    fits = offset + header.sealed_bytes <= len(data)
-    return header if fits and belongs(header, name) else None
