@@ -3,9 +3,7 @@
 import contextlib
 import json
 import os
-import random
 import signal
-import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
@@ -123,7 +121,7 @@ class Child:
         self.pid, self.pidfd, self.announcements_fd = 0, -1, -1
         self._short_lives = 0 if now_s - self.started_s >= SETTLED_S else self._short_lives + 1
         full_s = min(MOST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self._short_lives, 16))
-        self.restart_at_s = now_s + full_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter is no secret
+        self.restart_at_s = now_s + full_s * _jitter()
         self.restarts += 1
 
     def send(self, number: signal.Signals) -> None:
@@ -170,10 +168,21 @@ def _live(spec: ChildSpec, context: ChildContext, parent_pid: int, network_fd: i
         log.error("process_unusable", error=str(error))  # noqa: TRY400 - meant, and told in one line
         status = EXIT_UNUSABLE
     except BaseException as error:  # noqa: BLE001 - it must not unwind into the parent's frames
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{place.filename.rpartition('/')[2]}:{place.lineno}"
-        log.error("process_crashed", error=f"{type(error).__name__}: {error}", place=where)  # noqa: TRY400 - one line
+        log.error("process_crashed", error=f"{type(error).__name__}: {error}", place=_place_of(error))  # noqa: TRY400 - one line
     os._exit(status)
+
+
+def _place_of(error: BaseException) -> str:
+    """File and line that raised; by hand, for the traceback module costs the supervisor memory."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "" if trace is None else f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
+
+
+def _jitter() -> float:
+    """Between one half and one, so that many hosts do not do the same at once."""
+    return 0.5 + os.urandom(1)[0] / 510
 
 
 def _close_all_but(kept: Collection[int]) -> None:

@@ -1,8 +1,7 @@
 """``microedr-agent``: the command line.
 
-argparse rather than typer: the supervisor and its children live for as long as the host in what this
-process has imported, and typer with rich would cost each of them more memory than the sensor may use.
-For the same reason each command imports what it needs when it runs.
+argparse rather than typer: an agent installs little. Commands that last for as long as the host are
+parsed here, in a child, and run by ``lasting``; the others import what they need when they run.
 """
 
 import argparse
@@ -13,9 +12,8 @@ from pathlib import Path
 from microedr_agent import __version__
 from microedr_agent.config_sources import LoadedConfig, load_config, settings
 from microedr_agent.errors import AgentError
+from microedr_agent.lasting import EXIT_UNUSABLE, LASTING, run_lasting
 
-EXIT_UNUSABLE = 2
-"""The configuration, a file or the host does not allow it; one line says what."""
 EXIT_DAMAGED = 1
 _Command = Callable[[LoadedConfig, argparse.Namespace], int]
 
@@ -26,24 +24,31 @@ def run(arguments: Sequence[str]) -> int:
     if parsed.command == "version":
         sys.stdout.write(f"microedr-agent {__version__}\n")
         return 0
-    commands: dict[str, _Command] = {
-        "run": _run,
-        "sensor": _sensor,
-        "uploader": _uploader,
-        "responder": _responder,
-        "config": _config,
-        "spool": _spool,
-    }
-    given = {setting.name: text for setting in settings() if (text := getattr(parsed, setting.name, None)) is not None}
+    if parsed.command in LASTING:
+        return run_lasting(arguments)
+    commands: dict[str, _Command] = {"config": _config, "spool": _spool}
     try:
-        loaded = load_config(file=parsed.config, flags=given)
-        return commands[parsed.command](loaded, parsed)
+        return commands[parsed.command](_load(parsed), parsed)
     except AgentError as error:
         sys.stderr.write(f"microedr-agent: {error}\n")
         return EXIT_UNUSABLE
     except BrokenPipeError:
         sys.stderr.close()  # whoever read our output has seen enough
         return 0
+
+
+def load(arguments: Sequence[str]) -> LoadedConfig:
+    """The settings that a command line leads to; ends the process, as argparse does, when it is wrong.
+
+    Raises:
+        ConfigError: A setting is.
+    """
+    return _load(_parser().parse_args(arguments))
+
+
+def _load(parsed: argparse.Namespace) -> LoadedConfig:
+    given = {setting.name: text for setting in settings() if (text := getattr(parsed, setting.name, None)) is not None}
+    return load_config(file=parsed.config, flags=given)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,30 +79,6 @@ def _parser() -> argparse.ArgumentParser:
     ):
         what.add_parser(name, parents=[common], help=text, description=text)
     return parser
-
-
-def _run(loaded: LoadedConfig, _parsed: argparse.Namespace) -> int:
-    from microedr_agent.roles import run_supervised  # noqa: PLC0415 - see the module
-
-    return run_supervised(loaded.config)
-
-
-def _sensor(loaded: LoadedConfig, _parsed: argparse.Namespace) -> int:
-    from microedr_agent.roles import run_sensor_alone  # noqa: PLC0415 - see the module
-
-    return run_sensor_alone(loaded.config)
-
-
-def _responder(loaded: LoadedConfig, _parsed: argparse.Namespace) -> int:
-    from microedr_agent.roles import run_responder  # noqa: PLC0415 - see the module
-
-    return run_responder(loaded.config)
-
-
-def _uploader(loaded: LoadedConfig, _parsed: argparse.Namespace) -> int:
-    from microedr_agent.roles import run_uploader_alone  # noqa: PLC0415 - see the module
-
-    return run_uploader_alone(loaded.config)
 
 
 def _config(loaded: LoadedConfig, _parsed: argparse.Namespace) -> int:

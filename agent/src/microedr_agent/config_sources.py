@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from microedr_agent.config import AgentConfig, read_trusted_file
+from microedr_agent.config import AgentConfig
 from microedr_agent.config_rules import Rule
 from microedr_agent.errors import ConfigError
 
@@ -62,7 +60,9 @@ class LoadedConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class _Given:
+class Given:
+    """A value somebody gave, and who."""
+
     value: object
     origin: str
 
@@ -86,14 +86,13 @@ def load_config(
         ConfigError: One line that names the source, the field and what is allowed.
     """
     known = {setting.name: setting for setting in settings()}
-    given: dict[str, _Given] = {}
+    given: dict[str, Given] = {}
     named = file or (Path(environment[FILE_VARIABLE]) if FILE_VARIABLE in environment else None)
-    if named is not None:
-        given.update(_from_file(named, known))
-    else:
-        for candidate in (SYSTEM_FILE, _user_file(environment)):
-            if candidate.exists():
-                given.update(_from_file(candidate, known))
+    for candidate in (named,) if named is not None else (SYSTEM_FILE, _user_file(environment)):
+        if named is not None or candidate.exists():
+            from microedr_agent.config_yaml import read_file  # noqa: PLC0415 - PyYAML takes 4 MB
+
+            given.update(read_file(candidate, known))
     given.update(_from_environment(environment, known))
     for name, text in (flags or {}).items():
         given[name] = _read_text(known[name], text, known[name].flag)
@@ -152,7 +151,7 @@ def _build(kind: type, values: Mapping[str, object], prefix: str) -> Any:
     return kind(**chosen)
 
 
-def _from_environment(environment: Mapping[str, str], known: Mapping[str, Setting]) -> Iterator[tuple[str, _Given]]:
+def _from_environment(environment: Mapping[str, str], known: Mapping[str, Setting]) -> Iterator[tuple[str, Given]]:
     variables = {setting.variable: setting for setting in known.values()}
     for variable, text in environment.items():
         if variable in variables:
@@ -166,64 +165,11 @@ def _from_environment(environment: Mapping[str, str], known: Mapping[str, Settin
             raise ConfigError(f"{variable}: no such setting; `microedr-agent config` lists them")
 
 
-def _read_text(setting: Setting, text: str, origin: str) -> _Given:
+def _read_text(setting: Setting, text: str, origin: str) -> Given:
     try:
-        return _Given(setting.rule.read(setting.rule.from_text(text)), origin)
+        return Given(setting.rule.read(setting.rule.from_text(text)), origin)
     except ValueError as error:
         reason = str(error)
         if not reason.startswith("allowed is"):
             reason = f"allowed is {setting.rule.allowed}"
         raise ConfigError(f"{origin}: {setting.name}: {reason}") from None
-
-
-def _from_file(path: Path, known: Mapping[str, Setting]) -> dict[str, _Given]:
-    try:
-        text = read_trusted_file(path)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
-    try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConfigError(f"{path}:{line}: not YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not YAML: {str(error).splitlines()[0]}") from error
-    return dict(_from_node(root, path, known, "")) if root is not None else {}
-
-
-def _from_node(node: yaml.Node, path: Path, known: Mapping[str, Setting], prefix: str) -> Iterator[tuple[str, _Given]]:
-    if not isinstance(node, yaml.MappingNode):
-        where = prefix.removesuffix(".") or "the file"
-        raise ConfigError(f"{path}:{node.start_mark.line + 1}: {where} must be a mapping of settings")
-    seen: set[str] = set()
-    for key_node, value_node in node.value:
-        line = key_node.start_mark.line + 1
-        name = prefix + str(key_node.value)
-        if name in seen:
-            raise ConfigError(f"{path}:{line}: {name} is given twice")
-        seen.add(name)
-        if name in known:
-            yield name, _read_node(known[name], value_node, f"{path}:{line}")
-        elif any(other.startswith(name + ".") for other in known):
-            if not _is_null(value_node):  # `actions:` with nothing below it says nothing
-                yield from _from_node(value_node, path, known, name + ".")
-        else:
-            siblings = sorted({other[len(prefix) :].split(".")[0] for other in known if other.startswith(prefix)})
-            raise ConfigError(f"{path}:{line}: {name}: no such setting; allowed are {', '.join(siblings)}")
-
-
-def _is_null(node: yaml.Node) -> bool:
-    return bool(node.tag == "tag:yaml.org,2002:null")
-
-
-def _read_node(setting: Setting, node: yaml.Node, origin: str) -> _Given:
-    constructor = yaml.SafeLoader("")
-    try:
-        value: object = constructor.construct_object(node, deep=True)
-        return _Given(setting.rule.read(value), origin)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{origin}: {setting.name}: allowed is {setting.rule.allowed}") from error
-    except ValueError as error:
-        raise ConfigError(f"{origin}: {setting.name}: {error}") from None
-    finally:
-        constructor.dispose()

@@ -4,7 +4,7 @@ What a process needs is imported in it, after the fork: the supervisor and the c
 memory before, and none of them shall carry the others' libraries.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from microedr_agent import privileges, seccomp
 from microedr_agent.child import ChildContext, ChildSpec
@@ -66,3 +66,12 @@ def alone(config: AgentConfig) -> ChildContext:
 
 def _announce_to_nobody(_facts: Mapping[str, object]) -> None:
     return
+
+
+ROLES: Mapping[str, Callable[[AgentConfig], int]] = {
+    "run": run_supervised,
+    "sensor": run_sensor_alone,
+    "uploader": run_uploader_alone,
+    "responder": run_responder,
+}
+"""What each lasting command does."""

@@ -123,8 +123,9 @@ class Supervisor:
             else:
                 self._restart_due(now_s)
             for key, _ in self._selector.select(self._wait_s(now_s)):
-                # A callable may have unregistered one that follows it.
-                if key.fileobj in self._selector.get_map():
+                # A callable may have closed what a later one is about, and its number may be another's already.
+                present = self._selector.get_map().get(key.fd)
+                if present is not None and present.fileobj == key.fileobj:
                     key.data()
 
     def _wait_s(self, now_s: float) -> float:
