@@ -5,6 +5,7 @@ mad costs the sensor nothing: promises that continue one another wait as one, an
 checked by the writer.
 """
 
+import os
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -30,14 +31,14 @@ class SpoolDoor:
         Args:
             path: The socket, in the run directory.
             writer: Whose promises are passed on.
-            uploader_uid: Who may connect, beside root.
+            uploader_uid: Who may connect, beside root and this process's own user: without root there is but one.
             gid: The group that may open the socket.
             collector: What the backend is told collects here; "" when nothing does.
 
         Raises:
             IpcError: The socket cannot be made.
         """
-        self._listener = Listener(path, allowed_uids={uploader_uid}, gid=gid)
+        self._listener = Listener(path, allowed_uids={uploader_uid, os.geteuid()}, gid=gid)
         self._writer = writer
         self._greeting = SensorGreeting(writer.epoch, collector)
         self._greeted = False

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import time
 from pathlib import Path
 
@@ -64,12 +65,12 @@ class Sessions:
         self._announce = announce
         self._greeting_timeout_s = greeting_timeout_s
         self._hello = HelloMaker(config.host_id)
-        run_as = config.run_as
-        # Names within the working directory, which is the run directory.
+        # Without root all processes share one user. Names within the working directory, which is the run directory.
+        own = os.geteuid()
         self._sensor = SensorLink(
-            Path(config.sensor_socket.name), {run_as.sensor_uid}, log, reader=reader, wake=self._changed
+            Path(config.sensor_socket.name), {config.run_as.sensor_uid, own}, log, reader=reader, wake=self._changed
         )
-        self._responder = ResponderLink(Path(config.responder_socket.name), {}, log, wake=self._changed)
+        self._responder = ResponderLink(Path(config.responder_socket.name), {own}, log, wake=self._changed)
         self._stream: IngestStream | None = None
         self._streamed_hello = self._hello.make(None, b"")
         self._stop = asyncio.Event()
