@@ -83,7 +83,7 @@ static __always_inline int sock__emit(const struct sock *sk, u16 kind, const str
 	net_event__fill(event, kind, owner, sk);
 	if (kind == EVENT_CLOSE)
 		net_event__fill_bytes(event, sk);
-	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(event, ring__submit_flags(&ring_net));
 	return 0;
 }
 

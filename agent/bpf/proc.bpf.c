@@ -261,7 +261,8 @@ int BPF_PROG(sched_process_exec, struct task_struct *task, int old_pid, struct l
 		exec_event__add_strings(event, scratch, task, BPF_CORE_READ(binprm, filename));
 	size = scratch->end & OFFSET_MASK;
 	event->header.size = size;
-	ledger__count(EVENT_EXEC, bpf_ringbuf_output(&ring_proc, event, size, BPF_RB_NO_WAKEUP) != 0);
+	ledger__count(EVENT_EXEC,
+		      bpf_ringbuf_output(&ring_proc, event, size, ring__submit_flags(&ring_proc)) != 0);
 	return 0;
 }
 
@@ -280,7 +281,7 @@ int BPF_PROG(sched_process_fork, struct task_struct *parent, struct task_struct 
 	event->child_start_boot_ns = BPF_CORE_READ(child, start_boottime);
 	event->child_pid = BPF_CORE_READ(child, tgid);
 	event->child_ppid = BPF_CORE_READ(child, real_parent, tgid);
-	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(event, ring__submit_flags(&ring_proc));
 	return 0;
 }
 
@@ -326,6 +327,6 @@ int BPF_PROG(sched_process_exit, struct task_struct *task)
 	else
 		event->wait_status = BPF_CORE_READ(task, group_leader, exit_code);
 	event->reserved = 0;
-	bpf_ringbuf_submit(event, BPF_RB_NO_WAKEUP);
+	bpf_ringbuf_submit(event, ring__submit_flags(&ring_proc));
 	return 0;
 }

@@ -2,7 +2,6 @@
 
 import gc
 import os
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,17 +22,13 @@ from microedr_agent.sensor.loader import Probe, load_probes
 from microedr_agent.sensor.own_events import frame_head
 from microedr_agent.sensor.processes import ProcessTable
 from microedr_agent.sensor.sink import EventSink
-from microedr_agent.sensor.spool_sink import open_spool_sink, prepare_spool_dir
+from microedr_agent.sensor.spool_sink import Places
 from microedr_agent.sensor.users import Users
+from microedr_agent.sensor.waiter import Waiter
 
-POLL_S = 0.1
-"""Looking by timer costs a tenth of being woken for each event, and this delay nobody notices."""
-
-BUSY_POLL_S = 0.01
-"""While a ring fills faster than it is emptied in time."""
-
-BUSY_SHARE = 4
-"""A ring more than one part in this many full is busy: 512 KiB then last for some 5,000 execs a second."""
+POLL_S = 0.2
+"""Looking by timer costs a tenth of being woken for each event. Each look ends with a frame, so this is also how
+long an event waits at most; a ring that fills faster wakes the sensor by itself."""
 
 HEARTBEAT_S = 60.0
 LOSS_S = 1.0
@@ -42,7 +37,6 @@ LOSS_S = 1.0
 CLOCK_S = 1.0
 USERS_S = 10.0
 _KIB = 1024
-_STOP_SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,34 +76,31 @@ class Sensor:
             frame_head(facts),
             max_events=upload.batch_max_events,
             max_raw_bytes=upload.frame_raw_bytes,
-            max_age_s=upload.flush_interval_sec,
-            monotonic_s=monotonic_s,
         )
         encoder = Encoder(processes, self._users, self._clock)
         self._collector = Collector(sight.probes, encoder, self._frames, sink)
-        smallest_ring = min((config.rings.proc_kb, config.rings.net_kb)) * _KIB
-        self._busy_bytes = smallest_ring // BUSY_SHARE
+        self._poll_s = min(POLL_S, upload.flush_interval_sec)
         now_s = monotonic_s()
         self._heartbeat_due_s = now_s + HEARTBEAT_S
         self._loss_due_s = self._clock_due_s = self._users_due_s = now_s
 
-    def run(self) -> None:
-        """Work until a stop signal; signals must be blocked. Returns when everything seen is in the spool."""
+    def run(self, waiter: Waiter) -> None:
+        """Work until a stop signal; returns when everything seen is in the spool."""
+        waiter.watch(probe.ring for probe in self._sight.probes)
         self._beat("start")
         self._flush()
-        wait_s = POLL_S
-        while signal.sigtimedwait(_STOP_SIGNALS, wait_s) is None:
-            wait_s = self.step()
+        while waiter.wait(self._poll_s):
+            self.step()
         self.stop()
 
-    def step(self) -> float:
-        """One round; returns how long to wait before the next."""
-        backlog_bytes = self._collector.collect()
-        self._sink.serve()
+    def step(self) -> None:
+        """One round."""
+        self._collector.collect()
         self._do_what_is_due()
-        if self._frames.is_due(POLL_S):
+        if self._frames.count:
             self._flush()
-        return BUSY_POLL_S if backlog_bytes > self._busy_bytes else POLL_S
+        else:
+            self._sink.serve()
 
     def stop(self) -> None:
         """Stop the programs, take what is left in the rings, and close the account."""
@@ -156,14 +147,15 @@ def run_sensor(config: AgentConfig, context: ChildContext) -> int:
         SpoolLockedError: Another sensor writes this spool.
         SpoolError, IpcError: The spool or the run directory cannot be used.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
-    log = Log("sensor", config.log_level)
+    waiter = Waiter()
+    log = Log("sensor", config.log_level, host_id=config.host_id)
+    privileges.name_process("medr-sensor")
     boot_id = read_boot_id()
     processes = ProcessTable(process_key(config.host_id, boot_id))
     sight = _open_eyes(config, processes, context.hardening_problems, log)
-    prepare_spool_dir(config)
+    places = Places(config)
     sight = _give_up_privileges(config, sight, log)
-    sink = open_spool_sink(config, "ebpf" if sight.probes else "", log)
+    sink = places.open_sink("ebpf" if sight.probes else "", log)
     sensor = Sensor(config, sight, sink, processes, boot_id=boot_id)
     context.announce(
         {
@@ -177,7 +169,7 @@ def run_sensor(config: AgentConfig, context: ChildContext) -> int:
     gc.collect()
     gc.freeze()
     gc.disable()
-    sensor.run()
+    sensor.run(waiter)
     log.info("sensor_stopped")
     return 0
 
@@ -209,6 +201,7 @@ def _give_up_privileges(config: AgentConfig, sight: Sight, log: Log) -> Sight:
             privileges.leave_network()
         except OSError as error:
             problems.append(f"hardening: sensor keeps the network: {error.strerror}")
+    seccomp.prepare()
     privileges.become(config.run_as.sensor_uid, config.run_as.gid)
     problem = seccomp.enter(seccomp.Room.SENSOR)
     if problem:

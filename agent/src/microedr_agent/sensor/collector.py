@@ -23,10 +23,6 @@ _PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 class SampleRing(Protocol):
     """Where samples come from."""
 
-    @property
-    def backlog_bytes(self) -> int:
-        """Written and not read yet."""
-
     def drain(self, max_samples: int) -> list[bytes]:
         """The finished samples in order."""
 
@@ -61,16 +57,14 @@ class Collector:
         self._own_total = 0
         """Events without a sample: heartbeats and losses."""
 
-    def collect(self) -> int:
-        """Empty the rings; returns the most bytes that one of them held."""
-        backlog_bytes = max((source.ring.backlog_bytes for source in self._sources), default=0)
+    def collect(self) -> None:
+        """Empty the rings."""
         # Read last to first and encoded first to last: processes come first, so the process behind each connection
         # that was read has been read too.
         batches = [(source.name, source.ring.drain(MAX_SAMPLES_PER_DRAIN)) for source in reversed(self._sources)]
         for name, samples in reversed(batches):
             for sample in samples:
                 self._take(name, sample)
-        return backlog_bytes
 
     def tell_losses(self) -> None:
         """Write a LossRecord for what was lost since the last time, in the rings, here and in the sink."""

@@ -1,21 +1,24 @@
-"""A sample from a ring becomes typed values. Pure: every text in them is valid UTF-8, every length checked."""
+"""A sample from a ring becomes typed values. Pure: every length is checked, every text is valid UTF-8."""
 
 import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
 from microedr_agent.errors import SampleError
-from microedr_agent.sensor.layout import EXEC, EXEC_FIELDS, EXIT, FORK, HEADER, NET, Flag, Kind
+from microedr_agent.sensor.layout import CWD_CUT, EXE_CUT, EXEC, EXEC_FIELDS, EXIT, FORK, HEADER, NET, Kind
 from microedr_agent.sensor.text import as_utf8, join_path, split_strings, until_nul
 
 _AF_INET = 2
 _AF_INET6 = 10
 _IPV4_BYTES = 4
+_MAPPED_PREFIX = bytes(10) + b"\xff\xff"
 _MAX_TIME_NS = 1 << 62
 """A century and a half of uptime; with the wall clock's offset it still fits 64 bits."""
+
 _FIRST_LENGTH = [name for name, _ in EXEC_FIELDS].index("filename_bytes")
 _RESERVED = [name for name, _ in EXEC_FIELDS].index("reserved")
-_MAPPED_PREFIX = bytes(10) + b"\xff\xff"
+_unpack_header = HEADER.unpack_from
+_HEADER_BYTES = HEADER.size
 
 
 class Header(NamedTuple):
@@ -32,7 +35,13 @@ class Header(NamedTuple):
     gid: int
     kind: int
     flags: int
-    comm: bytes
+    raw_comm: bytes
+    """In its field of 16 bytes: of most events it is not needed, see ``comm``."""
+
+    @property
+    def comm(self) -> bytes:
+        """The task's name."""
+        return until_nul(self.raw_comm)
 
 
 class ExecSample(NamedTuple):
@@ -91,7 +100,7 @@ class NetSample(NamedTuple):
     remote: bytes
     local_port: int
     remote_port: int
-    ingress: bool
+    ingress: int
 
 
 Sample = ExecSample | ForkSample | ExitSample | NetSample
@@ -104,24 +113,28 @@ def decode(sample: bytes) -> Sample:
         SampleError: It is not one of ours, or its lengths do not fit.
     """
     try:
-        header = Header._make(HEADER.unpack_from(sample))
+        header = Header._make(_unpack_header(sample))
         decoder = _DECODERS[header.kind]
     except (struct.error, KeyError):
         raise SampleError(f"{len(sample)} bytes are no sample of a known kind") from None
     if header.size != len(sample):
         raise SampleError(f"{len(sample)} bytes where the sample says {header.size}")
-    if max(header.boot_ns, header.start_boot_ns, header.parent_start_boot_ns) > _MAX_TIME_NS:
-        raise SampleError("a time lies after the end of time")
+    if (
+        header.boot_ns > _MAX_TIME_NS
+        or header.start_boot_ns > _MAX_TIME_NS
+        or header.parent_start_boot_ns > _MAX_TIME_NS
+    ):
+        raise _after_the_end()
     try:
-        return decoder(header._replace(comm=until_nul(header.comm)), sample)
+        return decoder(header, sample)
     except struct.error:
         raise SampleError(f"{len(sample)} bytes are too few for kind {header.kind}") from None
 
 
 def _decode_exec(header: Header, sample: bytes) -> ExecSample:
-    values = EXEC.unpack_from(sample, HEADER.size)
+    values = EXEC.unpack_from(sample, _HEADER_BYTES)
     filename_bytes, exe_bytes, cwd_bytes, argv_bytes, env_bytes = values[_FIRST_LENGTH:_RESERVED]
-    filename_at = HEADER.size + EXEC.size
+    filename_at = _HEADER_BYTES + EXEC.size
     exe_at = filename_at + filename_bytes
     cwd_at = exe_at + exe_bytes
     argv_at = cwd_at + cwd_bytes
@@ -132,8 +145,8 @@ def _decode_exec(header: Header, sample: bytes) -> ExecSample:
     texts = (
         until_nul(values[-1]),
         as_utf8(sample[filename_at:exe_at].rstrip(b"\0")),
-        join_path(sample[exe_at:cwd_at], whole=not flags & Flag.EXE_CUT),
-        join_path(sample[cwd_at:argv_at], whole=not flags & Flag.CWD_CUT),
+        join_path(sample[exe_at:cwd_at], not flags & EXE_CUT),
+        join_path(sample[cwd_at:argv_at], not flags & CWD_CUT),
         split_strings(sample[argv_at:env_at]),
         sample[env_at:],
     )
@@ -142,58 +155,54 @@ def _decode_exec(header: Header, sample: bytes) -> ExecSample:
 
 def _decode_fork(header: Header, sample: bytes) -> ForkSample:
     _require_size(sample, FORK)
-    made = ForkSample(header, *FORK.unpack_from(sample, HEADER.size))
+    made = ForkSample(header, *FORK.unpack_from(sample, _HEADER_BYTES))
     if made.child_start_boot_ns > _MAX_TIME_NS:
-        raise SampleError("a time lies after the end of time")
+        raise _after_the_end()
     return made
 
 
 def _decode_exit(header: Header, sample: bytes) -> ExitSample:
     _require_size(sample, EXIT)
-    read_bytes, written_bytes, wait_status, _ = EXIT.unpack_from(sample, HEADER.size)
+    read_bytes, written_bytes, wait_status, _ = EXIT.unpack_from(sample, _HEADER_BYTES)
     return ExitSample(header, read_bytes, written_bytes, wait_status)
 
 
 def _decode_net(header: Header, sample: bytes) -> NetSample:
     _require_size(sample, NET)
     bytes_out, bytes_in, duration_ns, local, remote, local_port, remote_port, family, _, ingress = NET.unpack_from(
-        sample, HEADER.size
+        sample, _HEADER_BYTES
     )
-    return NetSample(
-        header,
-        bytes_out,
-        bytes_in,
-        duration_ns,
-        _address(family, local),
-        _address(family, remote),
-        local_port,
-        remote_port,
-        bool(ingress),
-    )
+    if family == _AF_INET:
+        local, remote = local[:_IPV4_BYTES], remote[:_IPV4_BYTES]
+    elif family == _AF_INET6:
+        local, remote = _unmapped(local), _unmapped(remote)
+    else:
+        raise SampleError(f"address family {family} is neither IPv4 nor IPv6")
+    return NetSample(header, bytes_out, bytes_in, duration_ns, local, remote, local_port, remote_port, ingress)
 
 
 def _require_size(sample: bytes, rest: struct.Struct) -> None:
-    if len(sample) != HEADER.size + rest.size:
-        raise SampleError(f"{len(sample)} bytes where {HEADER.size + rest.size} are fixed")
+    if len(sample) != _HEADER_BYTES + rest.size:
+        raise SampleError(f"{len(sample)} bytes where {_HEADER_BYTES + rest.size} are fixed")
 
 
-def _address(family: int, raw: bytes) -> bytes:
-    """4 or 16 bytes; an IPv4 address inside an IPv6 socket is 4."""
-    if family == _AF_INET:
-        return raw[:_IPV4_BYTES]
-    if family != _AF_INET6:
-        raise SampleError(f"address family {family} is neither IPv4 nor IPv6")
-    if raw.startswith(_MAPPED_PREFIX):
-        return raw[len(_MAPPED_PREFIX) :]
-    return raw
+def _after_the_end() -> SampleError:
+    return SampleError("a time lies after the end of time")
+
+
+def _unmapped(address: bytes) -> bytes:
+    """An IPv4 address inside an IPv6 socket is 4 bytes."""
+    if address.startswith(_MAPPED_PREFIX):
+        return address[len(_MAPPED_PREFIX) :]
+    return address
 
 
 _DECODERS: dict[int, Callable[[Header, bytes], Sample]] = {
-    Kind.EXEC: _decode_exec,
-    Kind.FORK: _decode_fork,
-    Kind.EXIT: _decode_exit,
-    Kind.CONNECT: _decode_net,
-    Kind.CONNECT_FAILED: _decode_net,
-    Kind.ACCEPT: _decode_net,
-    Kind.CLOSE: _decode_net,
+    int(Kind.EXEC): _decode_exec,
+    int(Kind.FORK): _decode_fork,
+    int(Kind.EXIT): _decode_exit,
+    int(Kind.CONNECT): _decode_net,
+    int(Kind.CONNECT_FAILED): _decode_net,
+    int(Kind.ACCEPT): _decode_net,
+    int(Kind.CLOSE): _decode_net,
 }

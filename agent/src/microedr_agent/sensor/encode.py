@@ -13,11 +13,31 @@ from microedr.limits import MAX_ARGV_BYTES
 from microedr_agent.sensor import fields as f
 from microedr_agent.sensor.clock import WallClock
 from microedr_agent.sensor.decode import ExecSample, ExitSample, ForkSample, NetSample, Sample
-from microedr_agent.sensor.layout import Flag, Kind
+from microedr_agent.sensor.layout import (
+    ARGV_CUT,
+    ARGV_LOST,
+    CWD_CUT,
+    ENV_CUT,
+    ENV_LOST,
+    EXE_CUT,
+    FILENAME_CUT,
+    Kind,
+)
 from microedr_agent.sensor.processes import Process, ProcessTable
 from microedr_agent.sensor.text import cut, split_strings
 from microedr_agent.sensor.users import Users
-from microedr_agent.sensor.wire import message, number, pack_fixed64, text, texts, varint
+from microedr_agent.sensor.wire import (
+    FIXED64,
+    NUMBER,
+    TEXT,
+    message,
+    number,
+    pack_fixed64,
+    template,
+    text,
+    texts,
+    varint,
+)
 
 LATER_CMDLINE_BYTES = 256
 """Of a command line, on events other than the exec: the contract's limit."""
@@ -28,21 +48,71 @@ MAX_PATH_BYTES = 4096
 _MINOR_BITS = 20
 _MINOR_MASK = (1 << _MINOR_BITS) - 1
 _SIGNAL_MASK = 0x7F
-_EGRESS, _INGRESS = 1, 2
+_EGRESS, _INGRESS = varint(1), varint(2)
+_OPEN, _FAILED, _CLOSE = varint(1), varint(2), varint(3)
 _PHASES = {
-    int(Kind.CONNECT): number(f.N_PHASE, 1),
-    int(Kind.ACCEPT): number(f.N_PHASE, 1),
-    int(Kind.CONNECT_FAILED): number(f.N_PHASE, 2),
-    int(Kind.CLOSE): number(f.N_PHASE, 3),
+    int(Kind.CONNECT): _OPEN,
+    int(Kind.ACCEPT): _OPEN,
+    int(Kind.CONNECT_FAILED): _FAILED,
+    int(Kind.CLOSE): _CLOSE,
 }
 _TCP = text(f.N_PROTO, b"tcp")
 _stamps = struct.Struct("<BQBQ").pack
 _CUT_FIELDS = (
-    (Flag.ARGV_CUT | Flag.ARGV_LOST, (b"process.cmdline", b"proc_exec.argv")),
-    (Flag.EXE_CUT, (b"process.exe",)),
-    (Flag.CWD_CUT, (b"process.cwd",)),
-    (Flag.ENV_CUT | Flag.ENV_LOST, (b"proc_exec.env_keys",)),
-    (Flag.FILENAME_CUT, (b"proc_exec.filename",)),
+    (ARGV_CUT | ARGV_LOST, (b"process.cmdline", b"proc_exec.argv")),
+    (EXE_CUT, (b"process.exe",)),
+    (CWD_CUT, (b"process.cwd",)),
+    (ENV_CUT | ENV_LOST, (b"proc_exec.env_keys",)),
+    (FILENAME_CUT, (b"proc_exec.filename",)),
+)
+_PROCESS = template(
+    (f.P_PID, NUMBER),
+    (f.P_PPID, NUMBER),
+    (f.P_START_UNIX_NS, FIXED64),
+    (f.P_START_BOOT_NS, FIXED64),
+    (f.P_EXE, TEXT),
+    (f.P_COMM, TEXT),
+    (f.P_CMDLINE, TEXT),
+    (f.P_CWD, TEXT),
+    (f.P_USER, TEXT),
+    (f.P_UID, NUMBER),
+    (f.P_GID, NUMBER),
+    (f.P_EUID, NUMBER),
+    (f.P_LOGIN_UID, NUMBER),
+    (f.P_PARENT_UID, TEXT),
+    (f.P_PARENT_EXE, TEXT),
+    (f.P_PARENT_CMDLINE, TEXT),
+)
+_EXEC = template(
+    (f.X_PARENT_EXE, TEXT),
+    (f.X_TTY, TEXT),
+    (f.X_SESSION_ID, NUMBER),
+    (f.X_FILENAME, TEXT),
+    (f.X_EXE_INODE, NUMBER),
+    (f.X_EXE_DEV, NUMBER),
+    (f.X_EXE_MODE, NUMBER),
+    (f.X_EXE_NLINK, NUMBER),
+    (f.X_CAPABILITIES, NUMBER),
+    (f.X_SOCKET_STDIO, NUMBER),
+)
+_FORK = template((f.F_CHILD_PID, NUMBER), (f.F_CHILD_UID, TEXT), (f.F_CHILD_START, FIXED64))
+_EXIT = template(
+    (f.E_CODE, NUMBER),
+    (f.E_SIGNAL, NUMBER),
+    (f.E_READ_BYTES, NUMBER),
+    (f.E_WRITTEN_BYTES, NUMBER),
+    (f.E_DURATION_NS, NUMBER),
+)
+_NET = _TCP + template(
+    (f.N_DIRECTION, NUMBER),
+    (f.N_PHASE, NUMBER),
+    (f.N_SRC_IP, TEXT),
+    (f.N_SRC_PORT, NUMBER),
+    (f.N_DST_IP, TEXT),
+    (f.N_DST_PORT, NUMBER),
+    (f.N_BYTES_OUT, NUMBER),
+    (f.N_BYTES_IN, NUMBER),
+    (f.N_DURATION_NS, NUMBER),
 )
 
 
@@ -56,82 +126,78 @@ class Encoder:
 
     def encode(self, sample: Sample, seqno: int) -> bytes:
         """An AgentEvent with this sequence."""
-        boot_ns = sample.header.boot_ns
-        body = _WRITERS[type(sample)](self, sample)
-        return b"".join((self.stamp(seqno, boot_ns), body))
+        return self.stamp(seqno, sample.header.boot_ns) + _WRITERS[type(sample)](self, sample)
 
     def stamp(self, seqno: int, boot_ns: int) -> bytes:
         """What each event begins with."""
-        return b"".join(
-            (
-                f.SEQNO,
-                varint(seqno),
-                _stamps(f.TIMESTAMP_UNIX_NS, boot_ns + self._clock.offset_ns, f.TIMESTAMP_BOOT_NS, boot_ns),
-            )
-        )
+        unix_ns = boot_ns + self._clock.offset_ns
+        return f.SEQNO + varint(seqno) + _stamps(f.TIMESTAMP_UNIX_NS, unix_ns, f.TIMESTAMP_BOOT_NS, boot_ns)
 
     def _exec(self, sample: ExecSample) -> bytes:
         whole = b" ".join(sample.argv)
         cmdline = cut(whole, MAX_ARGV_BYTES)
+        flags = sample.header.flags
+        if len(cmdline) < len(whole):
+            flags |= ARGV_CUT
         process = self._processes.exec(sample, cmdline)
-        block = self._block(process, cmdline, sample.header.flags | (Flag.ARGV_CUT if cmdline != whole else 0))
-        if len(cmdline) <= LATER_CMDLINE_BYTES and not sample.header.flags:
+        block = self._block(process, cmdline, _truncated(flags))
+        if len(cmdline) <= LATER_CMDLINE_BYTES and not flags:
             process.block = block
+        tty, filename, parent_exe = sample.tty, sample.filename, process.parent_exe
+        facts = _EXEC % (
+            varint(len(parent_exe)),
+            parent_exe,
+            varint(len(tty)),
+            tty,
+            varint(sample.session_id),
+            varint(len(filename)),
+            filename,
+            varint(sample.exe_inode),
+            varint(_user_space_dev(sample.exe_dev)),
+            varint(sample.exe_mode),
+            varint(sample.exe_nlink),
+            _long_varint(sample.effective_capabilities),
+            varint(sample.socket_stdio),
+        )
+        namespaces = _namespaces(sample.pid_ns, sample.mnt_ns, sample.net_ns)
         return block + message(
-            f.PROC_EXEC,
-            texts(f.X_ARGV, sample.argv),
-            _env_keys(sample.env_names),
-            text(f.X_PARENT_EXE, process.parent_exe),
-            text(f.X_TTY, sample.tty),
-            number(f.X_SESSION_ID, sample.session_id),
-            text(f.X_FILENAME, sample.filename),
-            number(f.X_EXE_INODE, sample.exe_inode),
-            number(f.X_EXE_DEV, _user_space_dev(sample.exe_dev)),
-            number(f.X_EXE_MODE, sample.exe_mode),
-            number(f.X_EXE_NLINK, sample.exe_nlink),
-            number(f.X_CAPABILITIES, sample.effective_capabilities),
-            _namespaces(sample.pid_ns, sample.mnt_ns, sample.net_ns),
-            number(f.X_SOCKET_STDIO, sample.socket_stdio),
+            f.PROC_EXEC, texts(f.X_ARGV, sample.argv), _env_keys(sample.env_names), facts, namespaces
         )
 
     def _fork(self, sample: ForkSample) -> bytes:
         creator, child = self._processes.fork(sample)
-        return self._later_block(creator) + message(
-            f.PROC_FORK,
-            number(f.F_CHILD_PID, child.pid),
-            text(f.F_CHILD_UID, child.process_uid),
-            f.F_CHILD_START,
-            pack_fixed64(child.start_boot_ns),
-        )
+        uid = child.process_uid
+        payload = _FORK % (varint(child.pid), varint(len(uid)), uid, pack_fixed64(child.start_boot_ns))
+        return self._later_block(creator) + message(f.PROC_FORK, payload)
 
     def _exit(self, sample: ExitSample) -> bytes:
         header = sample.header
         process = self._processes.exit(header)
-        signal = sample.wait_status & _SIGNAL_MASK
-        return self._later_block(process) + message(
-            f.PROC_EXIT,
-            number(f.E_CODE, sample.wait_status >> 8 & 0xFF),
-            number(f.E_SIGNAL, signal),
-            number(f.E_READ_BYTES, sample.read_bytes),
-            number(f.E_WRITTEN_BYTES, sample.written_bytes),
-            number(f.E_DURATION_NS, max(header.boot_ns - header.start_boot_ns, 0)),
+        payload = _EXIT % (
+            varint(sample.wait_status >> 8 & 0xFF),
+            varint(sample.wait_status & _SIGNAL_MASK),
+            varint(sample.read_bytes),
+            varint(sample.written_bytes),
+            varint(max(header.boot_ns - header.start_boot_ns, 0)),
         )
+        return self._later_block(process) + message(f.PROC_EXIT, payload)
 
     def _net(self, sample: NetSample) -> bytes:
         process = self._processes.of(sample.header)
-        return self._later_block(process) + message(
-            f.NET_CONN,
-            _TCP,
-            number(f.N_DIRECTION, _INGRESS if sample.ingress else _EGRESS),
+        payload = _NET % (
+            _INGRESS if sample.ingress else _EGRESS,
             _PHASES[sample.header.kind],
-            text(f.N_SRC_IP, sample.local),
-            number(f.N_SRC_PORT, sample.local_port),
-            text(f.N_DST_IP, sample.remote),
-            number(f.N_DST_PORT, sample.remote_port),
-            number(f.N_BYTES_OUT, sample.bytes_out),
-            number(f.N_BYTES_IN, sample.bytes_in),
-            number(f.N_DURATION_NS, sample.duration_ns),
+            varint(len(sample.local)),
+            sample.local,
+            varint(sample.local_port),
+            varint(len(sample.remote)),
+            sample.remote,
+            varint(sample.remote_port),
+            varint(sample.bytes_out),
+            varint(sample.bytes_in),
+            varint(sample.duration_ns),
         )
+        return self._later_block(process) + message(f.NET_CONN, payload)
 
     def _later_block(self, process: Process) -> bytes:
         """The process on an event other than its exec."""
@@ -139,37 +205,53 @@ class Encoder:
         if block is None:
             cmdline = cut(process.cmdline, LATER_CMDLINE_BYTES)
             was_cut = len(cmdline) < len(process.cmdline)
-            block = process.block = self._block(process, cmdline, 0, cmdline_only=was_cut)
+            block = process.block = self._block(process, cmdline, _TRUNCATED_CMDLINE if was_cut else b"")
         return block
 
-    def _block(self, process: Process, cmdline: bytes, flags: int, *, cmdline_only: bool = False) -> bytes:
-        container = number(f.CONTAINER_CGROUP_ID, process.cgroup_id) if process.in_container else b""
+    def _block(self, process: Process, cmdline: bytes, truncated: bytes) -> bytes:
+        start_boot_ns = process.start_boot_ns
+        exe, comm, cwd = cut(process.exe, MAX_PATH_BYTES), process.comm, cut(process.cwd, MAX_PATH_BYTES)
+        user = self._users.name(process.uid)
+        parent_uid, parent_cmdline = process.parent_process_uid, process.parent_cmdline
+        parent_exe = cut(process.parent_exe, MAX_PATH_BYTES)
+        body = _PROCESS % (
+            varint(process.pid),
+            varint(process.ppid),
+            pack_fixed64(start_boot_ns + self._clock.offset_ns),
+            pack_fixed64(start_boot_ns),
+            varint(len(exe)),
+            exe,
+            varint(len(comm)),
+            comm,
+            varint(len(cmdline)),
+            cmdline,
+            varint(len(cwd)),
+            cwd,
+            varint(len(user)),
+            user,
+            varint(process.uid),
+            varint(process.gid),
+            varint(process.euid),
+            _long_varint(process.login_uid),
+            varint(len(parent_uid)),
+            parent_uid,
+            varint(len(parent_exe)),
+            parent_exe,
+            varint(len(parent_cmdline)),
+            parent_cmdline,
+        )
+        uid = process.process_uid
+        container = _container(process.cgroup_id) if process.in_container else b""
         return b"".join(
             (
-                text(f.PROCESS_UID, process.process_uid),
-                message(f.CONTAINER, container) if container else b"",
-                message(
-                    f.PROCESS,
-                    number(f.P_PID, process.pid),
-                    number(f.P_PPID, process.ppid),
-                    f.P_START_UNIX_NS,
-                    pack_fixed64(process.start_boot_ns + self._clock.offset_ns),
-                    f.P_START_BOOT_NS,
-                    pack_fixed64(process.start_boot_ns),
-                    text(f.P_EXE, cut(process.exe, MAX_PATH_BYTES)),
-                    text(f.P_COMM, process.comm),
-                    text(f.P_CMDLINE, cmdline),
-                    text(f.P_CWD, cut(process.cwd, MAX_PATH_BYTES)),
-                    text(f.P_USER, self._users.name(process.uid)),
-                    number(f.P_UID, process.uid),
-                    number(f.P_GID, process.gid),
-                    number(f.P_EUID, process.euid),
-                    number(f.P_LOGIN_UID, process.login_uid),
-                    text(f.P_PARENT_UID, process.parent_process_uid),
-                    text(f.P_PARENT_EXE, cut(process.parent_exe, MAX_PATH_BYTES)),
-                    text(f.P_PARENT_CMDLINE, process.parent_cmdline),
-                ),
-                _TRUNCATED_CMDLINE if cmdline_only else _truncated(flags),
+                f.PROCESS_UID,
+                varint(len(uid)),
+                uid,
+                container,
+                f.PROCESS,
+                varint(len(body)),
+                body,
+                truncated,
             )
         )
 
@@ -199,6 +281,15 @@ def _env_keys(names: bytes) -> bytes:
 @lru_cache(maxsize=64)
 def _namespaces(pid: int, mnt: int, net: int) -> bytes:
     return message(f.X_NAMESPACES, number(f.NS_PID, pid), number(f.NS_MNT, mnt), number(f.NS_NET, net))
+
+
+@lru_cache(maxsize=64)
+def _container(cgroup_id: int) -> bytes:
+    return message(f.CONTAINER, number(f.CONTAINER_CGROUP_ID, cgroup_id))
+
+
+_long_varint = lru_cache(maxsize=64)(varint)
+"""For numbers that are long and nearly always the same: all ones, the full set of capabilities."""
 
 
 @lru_cache(maxsize=64)

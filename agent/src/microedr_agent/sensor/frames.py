@@ -1,7 +1,4 @@
-"""Events gathered into the next frame: numbered without a gap, handed to the sink when full or old enough."""
-
-import time
-from collections.abc import Callable
+"""Events gathered into the next frame: numbered without a gap, handed to the sink when full or asked for."""
 
 from microedr.limits import MAX_EVENT_BYTES
 from microedr_agent.sensor import fields as f
@@ -17,29 +14,22 @@ class FrameBuffer:
         head: Fields that the first event of each frame carries for all of them: host and agent.
         max_events: A frame of this many is full.
         max_raw_bytes: Before compression.
-        max_age_s: How long its first event waits at most.
-        monotonic_s: The clock.
     """
 
-    def __init__(  # noqa: PLR0913 - the limits of a frame
+    def __init__(
         self,
         sink: EventSink,
         head: bytes,
         *,
         max_events: int,
         max_raw_bytes: int,
-        max_age_s: float,
-        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._sink = sink
         self._head = head
         self._max_events = max_events
         self._max_raw_bytes = max_raw_bytes
-        self._max_age_s = max_age_s
-        self._monotonic_s = monotonic_s
         self._parts: list[bytes] = []
         self._raw_bytes = 0
-        self._opened_s = 0.0
         self.count = 0
         """Events in it."""
 
@@ -56,7 +46,6 @@ class FrameBuffer:
         """
         if self.count == 0:
             event += self._head
-            self._opened_s = self._monotonic_s()
         if len(event) > MAX_EVENT_BYTES:
             raise ValueError(f"an event has {len(event)} bytes, allowed are {MAX_EVENT_BYTES}")
         prefix = f.BATCH_EVENT + varint(len(event))
@@ -65,11 +54,6 @@ class FrameBuffer:
         self.count += 1
         if self.count >= self._max_events or self._raw_bytes >= self._max_raw_bytes:
             self.flush()
-
-    def is_due(self, until_next_look_s: float) -> bool:
-        """Whether its first event would wait too long if it were looked at again only then."""
-        age_s = self._monotonic_s() - self._opened_s
-        return self.count > 0 and age_s + until_next_look_s > self._max_age_s
 
     def flush(self) -> None:
         """Hand what is there to the sink."""

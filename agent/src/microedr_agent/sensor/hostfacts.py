@@ -1,7 +1,6 @@
 """What the host says of itself, read once."""
 
 import os
-import platform
 from pathlib import Path
 
 from microedr_agent import __version__
@@ -25,7 +24,7 @@ def read_host_facts(host_id: str, boot_id: str, collector: str) -> HostFacts:
         hostname=system.nodename,
         os_version=_os_version(),
         kernel_version=system.release,
-        architecture=platform.machine(),
+        architecture=system.machine,
         boot_id=boot_id,
         agent_version=__version__,
         collector=collector,

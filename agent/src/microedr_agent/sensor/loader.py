@@ -5,10 +5,8 @@ mount namespace of its own when the host has none, so that neither the sensor's 
 The child passes descriptors of maps and links over a socket pair and ends; programs run while those are open.
 """
 
-import array
 import contextlib
 import ctypes
-import importlib.resources
 import json
 import os
 import resource
@@ -23,6 +21,7 @@ from microedr_agent.sensor.ledger import MappedLedger
 from microedr_agent.sensor.libbpf import Libbpf
 from microedr_agent.sensor.ring import Ring
 
+_OBJECTS = Path(__file__).parent.parent / "bpf"
 _KERNEL_TYPES = Path("/sys/kernel/btf/vmlinux")
 _TRACEFS = Path("/sys/kernel/tracing")
 _CLONE_NEWNS = 0x0002_0000
@@ -113,7 +112,6 @@ def _assemble(report: Mapping[str, object], descriptors: list[int], ring_bytes: 
         ring_fd, ledger_fd = next(remaining), next(remaining)
         held = tuple(next(remaining) for _ in range(links))
         probes.append(Probe(name, Ring(ring_fd, ring_bytes[name]), MappedLedger(ledger_fd), held))
-        os.close(ring_fd)
         os.close(ledger_fd)
     if not any(probe.links for probe in probes):
         raise EbpfUnavailableError("; ".join(failures) or "no program attached")
@@ -130,7 +128,7 @@ def _load_in_child(report_to: socket.socket, ring_bytes: Mapping[str, int]) -> N
     try:
         report, descriptors = _load_all(ring_bytes)
         payload = json.dumps(report).encode()[:_MAX_REPORT_BYTES]
-        socket.send_fds(report_to, [payload], array.array("i", descriptors))
+        socket.send_fds(report_to, [payload], descriptors)
         status = 0
     finally:
         os._exit(status)
@@ -144,10 +142,8 @@ def _load_all(ring_bytes: Mapping[str, int]) -> tuple[dict[str, object], list[in
     _mount_tracefs()
     try:
         library = Libbpf()
-        folder = importlib.resources.files("microedr_agent") / "bpf"
         for name, size in ring_bytes.items():
-            with importlib.resources.as_file(folder / f"{name}.bpf.o") as path:
-                loaded = library.load(path, {f"ring_{name}": size})
+            loaded = library.load(_OBJECTS / f"{name}.bpf.o", {f"ring_{name}": size})
             failures += loaded.failures
             objects[name] = len(loaded.links)
             descriptors += [loaded.maps[f"ring_{name}"], loaded.maps["ledger"], *loaded.links]

@@ -16,7 +16,6 @@ sample.
 import ctypes
 import mmap
 import os
-import platform
 from collections.abc import Callable
 
 _BUSY = 0x8000_0000
@@ -55,11 +54,12 @@ def barrier_for(machine: str) -> Callable[[], None]:
 class Ring:
     """One ring buffer map of ``size_bytes``, read by this process alone.
 
-    The mapping stays valid without privileges and after the descriptor is closed.
+    The mapping stays valid without privileges; the descriptor serves to be woken, see ``waiter``.
     """
 
     def __init__(self, map_fd: int, size_bytes: int, barrier: Callable[[], None] | None = None) -> None:
         page = mmap.PAGESIZE
+        self._map_fd = map_fd
         self._mask = size_bytes - 1
         self._consumer = mmap.mmap(map_fd, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         self._producer = mmap.mmap(map_fd, page + 2 * size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
@@ -67,7 +67,11 @@ class Ring:
         self._producer_at = memoryview(self._producer)[:8].cast("Q")
         self._bytes = memoryview(self._producer)[page:]
         self._words = self._bytes.cast("I")
-        self._barrier = barrier or barrier_for(platform.machine())
+        self._barrier = barrier or barrier_for(os.uname().machine)
+
+    def fileno(self) -> int:
+        """For an edge-triggered epoll: the kernel wakes it when the ring is a quarter full."""
+        return self._map_fd
 
     @property
     def backlog_bytes(self) -> int:

@@ -1,8 +1,6 @@
 """The sink the sensor runs with: the spool's writer, and the door where the uploader learns what is durable."""
 
-import contextlib
 import os
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,18 +8,20 @@ from microedr_agent.config import AgentConfig
 from microedr_agent.errors import SpoolError
 from microedr_agent.log import Log
 from microedr_agent.sensor.own_events import LossReport
+from microedr_agent.spool.directory import prepare_directory
+from microedr_agent.spool.door import SpoolDoor
 from microedr_agent.spool.writer import SpoolStatistics, SpoolWriter
 
-_DIRECTORY_MODE = 0o750
-_ROOT = 0
 _MIB = 1024 * 1024
+_OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
 class SpoolSink:
-    """An ``EventSink`` over a ``SpoolWriter``."""
+    """An ``EventSink`` over a ``SpoolWriter`` and its ``SpoolDoor``."""
 
-    def __init__(self, writer: SpoolWriter) -> None:
+    def __init__(self, writer: SpoolWriter, door: SpoolDoor) -> None:
         self._writer = writer
+        self._door = door
 
     @property
     def next_seq(self) -> int:
@@ -34,10 +34,12 @@ class SpoolSink:
 
     def commit(self) -> None:
         """As the protocol says."""
-        self._writer.commit()
+        self._door.offer(self._writer.commit())
+        self._door.poll()
 
     def serve(self) -> None:
         """As the protocol says."""
+        self._door.poll()
 
     def take_losses(self) -> Sequence[LossReport]:
         """As the protocol says."""
@@ -63,60 +65,56 @@ class SpoolSink:
         return self._writer.statistics()
 
     def close(self) -> None:
-        """As the protocol says."""
-        self._writer.close()
+        """As the protocol says; the uploader gets the last promises if it takes them at once."""
+        self._door.offer(self._writer.close())
+        self._door.poll()
+        self._door.close()
 
 
-def prepare_spool_dir(config: AgentConfig) -> None:
-    """Make the spool's directory, and make it and its files the sensor's own, while this process may.
+class Places:
+    """The spool's and the run directory, held open since this process was root.
+
+    What it makes there belongs to the user it has become by then, and the directories above need not be open to
+    that user.
 
     Raises:
-        SpoolError: It cannot be.
+        SpoolError: One of them cannot be opened.
     """
-    path = config.spool.dir
+
+    def __init__(self, config: AgentConfig) -> None:
+        self._config = config
+        self._spool_fd = _open_directory(prepare_directory(config), "spool.dir")
+        self._run_fd = _open_directory(config.run_dir, "run_dir")
+
+    def open_sink(self, collector: str, log: Log) -> SpoolSink:
+        """Open the spool and listen; the spool becomes the working directory.
+
+        Raises:
+            SpoolLockedError: Another sensor writes this spool.
+            SpoolError, IpcError: It cannot be used.
+        """
+        config = self._config
+        os.fchdir(self._spool_fd)
+        writer = SpoolWriter.open(Path(), config.spool.max_mb * _MIB)
+        for problem in writer.problems:
+            log.warning("spool_damaged", problem=problem)
+        os.fchdir(self._run_fd)
+        try:
+            run_as = config.run_as
+            door = SpoolDoor(
+                Path(config.sensor_socket.name),
+                writer,
+                uploader_uid=run_as.uploader_uid,
+                gid=run_as.gid if os.getgid() == run_as.gid else None,
+                collector=collector,
+            )
+        finally:
+            os.fchdir(self._spool_fd)
+        return SpoolSink(writer, door)
+
+
+def _open_directory(path: Path, name: str) -> int:
     try:
-        path.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
-        if os.geteuid() == _ROOT:
-            _give(path, config.run_as.sensor_uid, config.run_as.gid)
+        return os.open(path, _OPEN_DIRECTORY)
     except OSError as error:
-        raise SpoolError(f"spool.dir: {path}: {error.strerror}") from error
-
-
-def open_spool_sink(config: AgentConfig, collector: str, log: Log) -> SpoolSink:
-    """Open the spool and the door; to be called as the user the sensor runs as.
-
-    Raises:
-        SpoolLockedError: Another sensor writes this spool.
-        SpoolError: It cannot be used.
-    """
-    writer = SpoolWriter.open(config.spool.dir, config.spool.max_mb * _MIB)
-    for problem in writer.problems:
-        log.warning("spool_damaged", problem=problem)
-    return SpoolSink(writer)
-
-
-def _give(directory: Path, uid: int, gid: int) -> None:
-    """Hand the directory and the segments in it to the sensor's user.
-
-    Its owner may have put anything there, so only plain files with this one name are given: neither what a
-    symbolic link points to nor what a hard link shares.
-    """
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        os.fchown(fd, uid, gid)
-        os.fchmod(fd, _DIRECTORY_MODE)
-        for entry in directory.iterdir():
-            with contextlib.suppress(OSError):
-                _give_file(entry.name, fd, uid, gid)
-    finally:
-        os.close(fd)
-
-
-def _give_file(name: str, directory_fd: int, uid: int, gid: int) -> None:
-    fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory_fd)
-    try:
-        status = os.fstat(fd)
-        if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:
-            os.fchown(fd, uid, gid)
-    finally:
-        os.close(fd)
+        raise SpoolError(f"{name}: {path}: {error.strerror}") from error

@@ -31,7 +31,7 @@ def split_strings(raw: bytes) -> list[bytes]:
 
 
 @lru_cache(maxsize=1024)
-def join_path(components: bytes, *, whole: bool) -> bytes:
+def join_path(components: bytes, whole: bool) -> bytes:  # noqa: FBT001 - by keyword the cache costs twice as much
     """A path from components that stand leaf first, each ended by NUL.
 
     One whose beginning is missing does not begin with a slash.
