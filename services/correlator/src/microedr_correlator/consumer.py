@@ -107,11 +107,9 @@ class CorrelatorConsumer:
             self._committed[source] = start.committed
             partition.reached(source.topic, start.offset)
             self._positions.pop(source, None)
-        _log.info(
-            "replay_began",
-            partition=number,
-            records={source.topic: start.committed - start.offset for source, start in starts.items()},
-        )
+        records = {source.topic: start.committed - start.offset for source, start in starts.items()}
+        if any(records.values()):
+            _log.info("replay_began", partition=number, records=records)
 
     def _take_outputs(self, partition: Partition) -> None:
         self._outbox.extend(partition.outputs)
