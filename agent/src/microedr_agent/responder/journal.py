@@ -186,10 +186,10 @@ class Journal:
             return True
         except OSError as error:
             raise JournalError(Reason.JOURNAL_FAILED, f"{self._path}: {error.strerror}") from error
-        end = 0
+        end = len(_MAGIC)
         for kind, payload, end in _decode(content):  # noqa: B007 - the end of the last whole record is needed
             self._restore(kind, payload)
-        return end == len(content)
+        return content.startswith(_MAGIC) and end == len(content)
 
     def _restore(self, kind: int, payload: bytes) -> None:
         if kind == _Kind.INTENT:
