@@ -46,7 +46,7 @@ def run(client: Client, host_id: str, show: Callable[[Step], None]) -> Json:
     Raises:
         DemoError: A step did not happen within ``STEP_TIMEOUT_S``; the text says which.
     """
-    with _listener() as port, _program() as program, _attack(program, port) as attack:
+    with _listener() as port, _program() as program, _attack(program, port) as attack, _end_of(attack) as end:
         show(Step("attack started", time.time_ns(), f"pid {attack.pid}: {program} -c 'curl … | sh'"))
         alert = _wait("an alert", lambda: _find_alert(client, host_id, attack.pid))
         readable_unix_ns = time.time_ns()
@@ -56,10 +56,10 @@ def run(client: Client, host_id: str, show: Callable[[Step], None]) -> Json:
         show(Step("alert readable in the API", readable_unix_ns, alert["alert_id"]))
         shown: set[str] = set()
         _wait("the kill order to be signed", lambda: _advance(client, alert, "signed", shown, show))
-        _wait("the process to be killed", lambda: attack.poll() is not None)
+        ended_unix_ns = _wait("the process to be killed", end.get)
         if attack.returncode != -signal.SIGKILL:
             raise DemoError(f"the demo program ended by itself with status {attack.returncode}; nothing killed it")
-        show(Step("process killed", time.time_ns(), f"pid {attack.pid} is gone"))
+        show(Step("process killed", ended_unix_ns, f"pid {attack.pid} is gone"))
         return _wait("telemetry to prove the kill", lambda: _advance(client, alert, "observed", shown, show))
 
 
@@ -134,6 +134,30 @@ def _attack(program: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(attack.pid, signal.SIGKILL)
         attack.wait()
+
+
+class _End:
+    """When a process ended: told by a thread that waits for it, so that the time is exact."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._unix_ns: int | None = None
+
+    def watch(self) -> None:
+        """Wait for the end; the body of the thread."""
+        self._process.wait()
+        self._unix_ns = time.time_ns()
+
+    def get(self) -> int | None:
+        """Unix nanoseconds; None while it runs."""
+        return self._unix_ns
+
+
+@contextlib.contextmanager
+def _end_of(process: subprocess.Popen[bytes]) -> Iterator[_End]:
+    end = _End(process)
+    threading.Thread(target=end.watch, name="demo-end", daemon=True).start()
+    yield end
 
 
 class _Comment(BaseHTTPRequestHandler):

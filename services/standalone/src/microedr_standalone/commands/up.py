@@ -1,5 +1,6 @@
 """``microedr up``: the whole system on this machine."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -30,6 +31,8 @@ def up(  # noqa: PLR0913 - one parameter per option
 
     Ctrl-C stops everything in order; the next start goes on where this one ended.
     """
+    # The agent is started by fork and exec: gRPC has nothing to prepare for that, and complains when it tries.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     from microedr_standalone.up import UpOptions, run  # noqa: PLC0415 - the services load only when needed
 
     run(
