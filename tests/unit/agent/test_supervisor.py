@@ -164,7 +164,8 @@ def test_an_order_that_came_over_the_socket_is_carried_out_and_reported_until_it
     nonce = until(lambda: _greeting(agent))
     channel = agent.connect()
     assert _receive(channel) == SessionNonce(nonce)
-    channel.send(ActionOrder(_order(victim.pid, nonce).sign()))
+    order = _order(victim.pid, nonce).sign()
+    channel.send(ActionOrder(order))
 
     report = _receive(channel)
     assert victim.wait(5) == -9
@@ -181,6 +182,10 @@ def test_an_order_that_came_over_the_socket_is_carried_out_and_reported_until_it
     assert _receive(channel) == SessionNonce(nonce)
     time.sleep(0.1)
     assert channel.receive() is None
+    channel.send(ActionOrder(order))
+    again, refusal = (ActionResult.FromString(_receive(channel).result) for _ in range(2))
+    assert again == ActionResult.FromString(report.result)
+    assert (refusal.state, refusal.reason) == (ActionState.ACTION_STATE_REFUSED, "replayed")
     channel.close()
 
 

@@ -134,12 +134,13 @@ class Responder:
                     raise IpcError(f"the uploader sent a {type(message).__name__}")
 
     def _answer(self, result: ActionResult) -> None:
-        self._unsent.append(self._keep(result))
         if result.reason == Reason.REPLAYED:
-            # An order comes twice when its first report was lost on the way: what was done then is told again.
+            # An order comes twice when its first report was lost on the way. What was done then is told
+            # again, and first: for the backend the first final word on an action counts.
             first = self._journal.result_of(result.action_id)
             if first is not None:
                 self._unsent.append(self._keep(first))
+        self._unsent.append(self._keep(result))
 
     def _send_reports(self) -> None:
         if self._channel is None or self._selector is None:
