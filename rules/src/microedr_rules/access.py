@@ -1,20 +1,21 @@
 """Reading a field's value off an event, plainly. ``compile`` generates faster code of the same meaning."""
 
 import ipaddress
-import socket
 from functools import reduce
 from typing import Any
 
 from microedr.v1.event_pb2 import AgentEvent
 from microedr_rules.fields import Field, FieldType, lookup
 
-_FAMILIES = {4: socket.AF_INET, 16: socket.AF_INET6}
+_V4_BYTES = 4
+_V6_BYTES = 16
 
 
 def address_text(packed: bytes) -> str:
     """The usual spelling of 4 or 16 packed bytes; empty for any other length."""
-    family = _FAMILIES.get(len(packed))
-    return "" if family is None else socket.inet_ntop(family, packed)
+    if len(packed) == _V4_BYTES:
+        return ".".join(map(str, packed))
+    return str(ipaddress.IPv6Address(packed)) if len(packed) == _V6_BYTES else ""
 
 
 def packed_address(text: str) -> bytes | None:

@@ -144,15 +144,24 @@ CONNECTIONS = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(conditions(EXEC_FIELDS), min_size=1, max_size=4), st.lists(EXECS, min_size=1, max_size=4))
 def test_on_executions(rules: list[Node], events: list[AgentEvent]) -> None:
     agree("proc_exec", rules, events)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.lists(conditions(NET_FIELDS), min_size=1, max_size=4), st.lists(CONNECTIONS, min_size=1, max_size=4))
 def test_on_connections(rules: list[Node], events: list[AgentEvent]) -> None:
+    agree("net_conn", rules, events)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.builds(Atom, st.sampled_from(NET_FIELDS), field_tests(NET_FIELDS)), min_size=8, max_size=8),
+    st.lists(CONNECTIONS, min_size=4, max_size=4),
+)
+def test_on_single_tests(rules: list[Node], events: list[AgentEvent]) -> None:
     agree("net_conn", rules, events)
 
 
@@ -162,7 +171,7 @@ def agree(kind: str, rules: list[Node], events: list[AgentEvent]) -> None:
         assert match(event) == tuple(i for i, node in enumerate(rules) if evaluate(node, event, kind))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(PARTS, WORDS | st.text(alphabet="ab", max_size=12))
 def test_wildcards_in_linear_time_cover_what_the_plain_ones_cover(parts: list[str | Wild], text: str) -> None:
     assert compile_pattern(parts)(text) == covers(parts, text, cased=True)

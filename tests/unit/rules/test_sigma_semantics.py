@@ -228,6 +228,14 @@ def test_connections(selection: str, dst_ip: str, *, expected: bool) -> None:
     assert selects(selection, net_event(dst_ip), category="network_connection") is expected
 
 
+def test_an_address_of_the_old_protocol_in_the_new_ones_form_is_the_same_address() -> None:
+    event = net_event()
+    event.net_conn.dst_ip = bytes(10) + b"\xff\xff" + event.net_conn.dst_ip
+
+    assert selects("DestinationIp|cidr: 203.0.113.0/24", event, category="network_connection")
+    assert selects("DestinationIp: 203.0.113.7", event, category="network_connection")
+
+
 def test_a_connection_is_matched_when_it_opens_and_not_again_when_it_ends() -> None:
     assert selects("DestinationPort: 443", net_event(), category="network_connection")
     assert not selects("DestinationPort: 443", net_event(phase=NET_PHASE_CLOSE), category="network_connection")
