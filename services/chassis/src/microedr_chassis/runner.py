@@ -38,6 +38,8 @@ _log = structlog.get_logger()
 _AWAY = (RetryLaterError, BusUnavailableError, BusFullError)
 _LAG_INTERVAL_S = 10.0
 _STOP_TIMEOUT_S = 5.0
+_REST_S = 0.005
+"""After an empty fetch. A subscription whose bus was closed answers at once, and must not keep the loop to itself."""
 
 
 class Consumer(Protocol):
@@ -185,6 +187,8 @@ class Runner:
         except BusUnavailableError as error:
             await self._rest(self._postpone(error))
             return
+        if not fetched:
+            await asyncio.sleep(_REST_S)
         self._pending.extend(fetched)
         if self._held_until_s is not None and time.monotonic() < self._held_until_s:
             return

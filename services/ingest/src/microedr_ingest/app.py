@@ -58,6 +58,8 @@ class IngestService:
         self._address = ""
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     @property
     def address(self) -> str:
@@ -82,6 +84,7 @@ class IngestService:
 
     async def serve(self) -> None:
         """Run what streams need beside them until ``stop``."""
+        self._idle.clear()
         beside = [
             asyncio.create_task(self._relay.run(), name="ingest-relay"),
             asyncio.create_task(self._outlet.run(), name="ingest-outlet"),
@@ -96,6 +99,7 @@ class IngestService:
             for task in (*beside, stopped):
                 task.cancel()
             await asyncio.gather(*beside, stopped, return_exceptions=True)
+            self._idle.set()
 
     async def stop(self) -> None:
         """Take nothing new, ack what is under way, close. Idempotent."""
@@ -103,16 +107,15 @@ class IngestService:
             await self._stopped.wait()
             return
         self._stopping.set()
-        await self._health.enter_graceful_shutdown()
-        await self._drain()
-        if self._server is not None:
-            await self._server.stop(_GRACE_S)
         try:
-            async with asyncio.timeout(_OUTLET_TIMEOUT_S):
-                await self._outlet.drain()
-        except TimeoutError:
-            _log.warning("outlet_not_drained")
-        self._stopped.set()
+            await self._health.enter_graceful_shutdown()
+            await self._drain()
+            if self._server is not None:
+                await self._server.stop(_GRACE_S)
+            await self._drain_outlet()
+        finally:
+            self._stopped.set()
+        await self._idle.wait()  # nothing of ours uses the bus when this returns
 
     def health(self) -> Health:
         """Ok while the loops advance and the bus answers."""
@@ -128,6 +131,13 @@ class IngestService:
             _log.warning("streams_not_drained", streams=len(self._streams))
         for stream in self._streams:
             stream.close(StreamEndedError("the server stops; connect again", status=StatusCode.UNAVAILABLE))
+
+    async def _drain_outlet(self) -> None:
+        try:
+            async with asyncio.timeout(_OUTLET_TIMEOUT_S):
+                await self._outlet.drain()
+        except TimeoutError:
+            _log.warning("outlet_not_drained")
 
     async def _inspect(self) -> None:
         while True:

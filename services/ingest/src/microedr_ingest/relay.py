@@ -32,6 +32,9 @@ from microedr_ingest.stream import AgentStream
 _log = structlog.get_logger()
 
 _FETCH_TIMEOUT_S = 0.5
+_REST_S = 0.01
+"""After an empty fetch. A tail whose bus was closed answers at once, and must not keep the loop to itself."""
+
 _MAX_WORD_CHARS = 64
 _MAX_DETAIL_CHARS = 1024
 
@@ -109,6 +112,8 @@ class Relay:
             backoff.reset()
             for record in records:
                 self._take(record)
+            if not records:
+                await asyncio.sleep(_REST_S)
 
     def _take(self, record: ConsumedRecord) -> None:
         try:
