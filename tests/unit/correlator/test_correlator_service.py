@@ -16,7 +16,7 @@ from microedr_correlator.app import GROUP, CorrelatorService
 from microedr_correlator.settings import CorrelatorSettings
 from support.host_story import HostStory
 
-WAIT_S = 10
+WAIT_S = 30
 
 
 class System:
