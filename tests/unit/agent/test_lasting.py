@@ -1,0 +1,46 @@
+"""What lasts reads its settings in a child: the same answers, and nothing of argparse or YAML stays."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from microedr_agent.lasting import LASTING
+
+_FORBIDDEN = ("argparse", "yaml", "hashlib", "asyncio", "grpc", "google.protobuf", "pyseccomp", "subprocess")
+
+
+def _run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "microedr_agent", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+@pytest.mark.parametrize("command", sorted(LASTING))
+def test_a_wrong_file_is_one_line_and_status_2(tmp_path: Path, command: str) -> None:
+    file = tmp_path / "agent.yaml"
+    file.write_text("tenant_id: acme\nhots_id: a\n")
+    file.chmod(0o600)
+
+    done = _run(command, "--config", file)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"microedr-agent: {file}:2: hots_id: no such setting")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_wrong_arguments_and_help_end_as_they_do_everywhere() -> None:
+    assert _run("run", "--no-such-setting", "1").returncode == 2
+    helped = _run("run", "--help")
+    assert (helped.returncode, helped.stderr) == (0, "")
+    assert "--config" in helped.stdout
+
+
+def test_the_responder_imports_nothing_that_is_large() -> None:
+    script = (
+        "import sys, microedr_agent.lasting, microedr_agent.roles, microedr_agent.responder.app;"
+        f"print([name for name in {_FORBIDDEN!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+
+    assert done.stdout.strip() == "[]"
