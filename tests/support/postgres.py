@@ -8,6 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from microedr_alerts import cluster
 from microedr_alerts.embedded import EmbeddedPostgres
 from microedr_alerts.migrate import migrate
 from microedr_alerts.postgres import Database
@@ -44,7 +45,11 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedd
         await server.start()
         await migrate(server.target)
 
-    asyncio.run(start())
+    with pytest.MonkeyPatch.context() as patch:
+        # Hundreds of databases are created and forgotten; what survives a crash is tested on servers of their own.
+        patch.setitem(cluster._SETTINGS, "fsync", "off")
+        patch.setitem(cluster._SETTINGS, "full_page_writes", "off")
+        asyncio.run(start())
     yield server
     asyncio.run(server.stop())
 
@@ -54,7 +59,7 @@ async def target(postgres_server: EmbeddedPostgres) -> Target:
     """A migrated database of this test."""
     name = f"test_{next(_numbers)}"
     maintenance = of_database(postgres_server.target, "postgres")
-    await as_owner(maintenance, f"CREATE DATABASE {name} TEMPLATE microedr STRATEGY file_copy")
+    await as_owner(maintenance, f"CREATE DATABASE {name} TEMPLATE microedr")
     return of_database(postgres_server.target, name)
 
 

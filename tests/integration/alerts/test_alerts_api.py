@@ -180,16 +180,14 @@ async def test_what_is_not_there_is_a_problem_too(api: httpx.AsyncClient, path: 
 @pytest.mark.parametrize(
     "path", ["/v1/alerts", f"/v1/alerts/{alert_uuid(1)}", "/v1/hosts", "/v1/hosts/a", "/v1/actions", "/v1/stream"]
 )
-@pytest.mark.parametrize("authorization", [None, "Bearer wrong", "Basic dDp0", "Bearer ", "Bearer ü".encode()])
-async def test_without_the_token_nothing_is_told(
-    anonymous: httpx.AsyncClient, path: str, authorization: str | bytes | None
-) -> None:
-    headers = {} if authorization is None else {"Authorization": authorization}
-    answer = await anonymous.get(path, headers=headers)  # type: ignore[arg-type]
+async def test_without_the_token_nothing_is_told(anonymous: httpx.AsyncClient, path: str) -> None:
+    for authorization in (None, "Bearer wrong", "Basic dDp0", "Bearer ", "Bearer ü".encode()):
+        headers = {} if authorization is None else {"Authorization": authorization}
+        answer = await anonymous.get(path, headers=headers)  # type: ignore[arg-type]
 
-    assert answer.status_code == 401
-    assert answer.headers["www-authenticate"].startswith("Bearer")
-    assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert answer.headers["content-type"] == "application/problem+json"
 
 
 async def test_health_needs_no_token(anonymous: httpx.AsyncClient, context: ApiContext) -> None:

@@ -235,7 +235,8 @@ async def test_streams_are_limited(bus: MemoryBus, certificates: dict[str, Path]
         async with system.stream() as events:
             await events.next()
             assert (await system.api.get("/v1/stream")).status_code == 503
-        assert (context := system.service._context) is not None
+        context = system.service._context
+        assert context is not None
         await eventually(lambda: context.streams_open == 0)
         async with system.stream() as events:
             assert (await events.next())["event"] == "stream.open"

@@ -1,6 +1,8 @@
 """The writer's promise: each record counts once, in any order, for its own tenant; analysts' work stays."""
 
+import asyncio
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -9,11 +11,15 @@ from microedr_alerts import store
 from microedr_alerts.changes import Principal, close_alert
 from microedr_alerts.models import Action, AlertDetail
 from microedr_alerts.postgres import Database
+from microedr_alerts.projection import alert_change
+from microedr_alerts.statements import LOCK_OUTBOX, STORE_ALERT
 from microedr_alerts.target import Target
-from microedr_alerts.writer import AlertsWriter
+from microedr_alerts.writer import GROUP, AlertsWriter
 from microedr_chassis.bus import topics
 from microedr_chassis.bus.memory import MemoryBus
-from microedr_chassis.errors import DeadLetterError
+from microedr_chassis.dead_letters import DeadLetterLimits, DeadLetters
+from microedr_chassis.errors import DeadLetterError, RetryLaterError
+from microedr_chassis.metrics import MetricRegistry
 from support.alert_records import (
     HOST,
     NOW_UNIX_NS,
@@ -195,6 +201,51 @@ async def test_what_the_store_rejects_does_not_hold_up_the_rest(
     letters = await bus.tail([topics.dead_letters(topics.ALERTS)], since_unix_ms=0)
     assert len(await letters.fetch(max_records=10, timeout_s=1.0)) == 1
     await letters.close()
+
+
+async def test_while_the_store_is_away_nothing_is_forgotten(
+    tmp_path: Path, target: Target, database: Database, bus: MemoryBus
+) -> None:
+    metrics = MetricRegistry().for_service("alerts")
+    dead_letters = DeadLetters(bus, group=GROUP, metrics=metrics, limits=DeadLetterLimits())
+    away = Database(Target(owner={}, app={**target.app, "host": str(tmp_path)}))
+    await away.open()
+    writer = AlertsWriter(away, dead_letters=dead_letters, metrics=metrics)
+    await writer.consume(consumed(an_alert()))
+    for _ in range(2):
+        with pytest.raises(RetryLaterError, match="PostgreSQL is away"):
+            await writer.flush()
+    await away.close()
+    writer._database = database
+    await writer.flush()
+
+    assert await stored_alert(database) is not None
+
+
+async def test_ids_of_the_outbox_become_visible_in_their_order(
+    writer: AlertsWriter, database: Database, target: Target
+) -> None:
+    await writer.consume(consumed(an_alert(2)))
+    async with database.transaction(TENANT) as connection:
+        await connection.execute(LOCK_OUTBOX)
+        await connection.execute(STORE_ALERT, *alert_change(TENANT, an_alert(1), NOW_UNIX_NS).row)
+        second = asyncio.create_task(writer.flush())
+        done, _ = await asyncio.wait([second], timeout=0.3)
+        assert not done, "its id is greater, so it may not be seen before the first"
+    await second
+
+    told = await as_owner(target, "SELECT subject_id FROM outbox ORDER BY outbox_id")
+    assert [row["subject_id"] for row in told] == [alert_uuid(1), alert_uuid(2)]
+
+
+async def test_old_news_is_pruned(writer: AlertsWriter, target: Target) -> None:
+    await written(writer, an_alert(1))
+    await as_owner(target, "UPDATE outbox SET at_unix_ns = 1")
+    writer._prune_due_s = 0.0
+    await written(writer, an_alert(2))
+
+    told = await as_owner(target, "SELECT subject_id FROM outbox")
+    assert [row["subject_id"] for row in told] == [alert_uuid(2)]
 
 
 @pytest.mark.parametrize("statement", ["UPDATE audit SET verb = 'x'", "DELETE FROM audit", "TRUNCATE audit"])
