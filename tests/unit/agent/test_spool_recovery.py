@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from microedr.frame import FIRST_CHAIN, seal
 from microedr_agent.errors import SpoolFormatError
 from microedr_agent.spool.accounts import (
     FILE_NAME,
@@ -38,7 +39,7 @@ from microedr_agent.spool.segment import (
     scan_frames,
 )
 from microedr_agent.spool.writer import SpoolWriter
-from support.spools import MIB, append, fill, lost, read_all, sequences
+from support.spools import MIB, append, batch, fill, lost, read_all, sequences
 
 COUNTS = (1, 3, 2, 4, 1)
 """Events of each frame in the small segment that is damaged."""
@@ -168,14 +169,11 @@ def test_damaged_accounts_send_everything_again_and_invent_no_loss(tmp_path: Pat
 def test_bytes_of_an_event_that_look_like_a_frame_never_become_one(tmp_path: Path) -> None:
     name, path, frames = small_segment(tmp_path, sealed=True)
     whole = path.read_bytes()
-    forged = SpoolWriter.open(tmp_path / "other", MIB)
-    append(forged, count=9)
-    forged.commit()
-    forged.close()
-    (other,) = (tmp_path / "other").glob("*.seg")
-    inside = other.read_bytes()[HEADER_BYTES:-56]
+    forged = seal(
+        batch(2, 3), lane=0, epoch=uuid.uuid4(), first_seq=2, count=3, sealed_unix_ns=1, previous_chain=FIRST_CHAIN
+    )
     at = frames[1].offset_bytes
-    path.write_bytes(whole[:at] + b"xx" + inside + whole[frames[1].end_bytes :])
+    path.write_bytes(whole[:at] + b"xx" + forged.sealed + whole[frames[1].end_bytes :])
 
     found = list(scan_file(path, name))
 

@@ -1,9 +1,7 @@
 """The uploader's process: gives up what it does not need, then connects and streams until it is told to stop."""
 
-import asyncio
 import os
-import signal
-from typing import TYPE_CHECKING
+import sys
 
 from microedr_agent import privileges, seccomp
 from microedr_agent.child import ChildContext
@@ -11,11 +9,7 @@ from microedr_agent.config import AgentConfig
 from microedr_agent.errors import ConfigError
 from microedr_agent.log import Log
 from microedr_agent.spool.directory import prepare_directory
-from microedr_agent.spool.reader import SpoolReader
 from microedr_agent.uploader.credentials import Credentials
-
-if TYPE_CHECKING:
-    from microedr_agent.uploader.sessions import Sessions
 
 _ROOT = 0
 
@@ -36,13 +30,23 @@ def run_uploader(config: AgentConfig, context: ChildContext) -> int:
     credentials.check()
     directory_fd = _open_spool(config)
     _enter_run_dir(config)
+    seccomp.prepare()
+    go_without("_hashlib", "ssl")
     # Imported here, not above: gRPC takes most of the memory, and no other process of the agent may load it. And
     # not later: where Python or the agent is installed need not be readable to the user this process becomes.
-    from microedr_agent.uploader.sessions import Sessions  # noqa: PLC0415 - see above
+    from microedr_agent.uploader.sessions import run_sessions  # noqa: PLC0415 - see above
 
     _give_up_privileges(config, log)
-    sessions = Sessions(config, credentials, SpoolReader(config.spool.dir, directory_fd), log, context.announce)
-    return asyncio.run(_run(sessions, log))
+    return run_sessions(config, credentials, directory_fd, log, context.announce)
+
+
+def go_without(*modules: str) -> None:
+    """Let imports of these fail, unless they are loaded already.
+
+    hashlib then takes Python's own hashes and asyncio has no TLS, which gRPC brings itself: 5 MB of OpenSSL less.
+    """
+    for module in modules:
+        sys.modules.setdefault(module, None)  # type: ignore[arg-type] # None is how an import is told to fail
 
 
 def _open_spool(config: AgentConfig) -> int:
@@ -64,17 +68,7 @@ def _enter_run_dir(config: AgentConfig) -> None:
 
 
 def _give_up_privileges(config: AgentConfig, log: Log) -> None:
-    seccomp.prepare()
     privileges.become(config.run_as.uploader_uid, config.run_as.gid)
     problem = seccomp.enter(seccomp.Room.UPLOADER)
     if problem:
         log.warning("hardening_incomplete", problem=f"seccomp: {problem}")
-
-
-async def _run(sessions: "Sessions", log: Log) -> int:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, sessions.stop)
-    await sessions.run()
-    log.info("uploader_stopped")
-    return 0

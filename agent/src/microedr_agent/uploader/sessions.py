@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -33,6 +34,20 @@ _OPTIONS = (
     # A stream that breaks is begun anew here, with a new hello.
     ("grpc.enable_retries", 0),
 )
+
+
+def run_sessions(config: AgentConfig, credentials: Credentials, directory_fd: int, log: Log, announce: Announce) -> int:
+    """Run in this thread until SIGTERM or SIGINT; returns the exit status."""
+
+    async def run() -> None:
+        sessions = Sessions(config, credentials, SpoolReader(config.spool.dir, directory_fd), log, announce)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, sessions.stop)
+        await sessions.run()
+
+    asyncio.run(run())
+    log.info("uploader_stopped")
+    return 0
 
 
 class Sessions:
