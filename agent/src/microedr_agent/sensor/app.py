@@ -2,10 +2,16 @@
 
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+# Whoever imports hashlib maps OpenSSL, 3.4 MB, for hashes that Python has of its own. Before the first import of it
+# this makes hashlib take those; where it is imported already nothing changes.
+sys.modules.setdefault("_hashlib", None)  # type: ignore[arg-type]  # None is how an import is told to fail
+
+# ruff: noqa: E402 - see above
 from microedr.ids import process_key
 from microedr_agent import privileges, seccomp
 from microedr_agent.child import ChildContext
