@@ -2,7 +2,7 @@
 
 ``python -m tools.bench.ingest_kafka [--bus URL] [--streams N] [--seconds S]``. Without a bus a Kafka broker is
 started with tools/kafka. Ingest runs as its users run it, ``python -m microedr_ingest``; another process holds
-the streams and sends frames of 100 events as fast as they are acked. The CPU of ingest includes the Kafka client's threads.
+the streams and sends frames of 100 events as fast as they are acked. Its CPU includes the Kafka client's threads.
 The baseline is what one core does when it only opens and checks the same frames.
 """
 

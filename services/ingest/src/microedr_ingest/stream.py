@@ -12,21 +12,18 @@ import grpc
 import structlog
 from grpc import StatusCode
 
-from microedr import headers
 from microedr.frame import FrameHeader
-from microedr.limits import SCHEMA_VERSION
 from microedr.v1.action_pb2 import ActionResult, SignedAction
 from microedr.v1.transport_pb2 import Flow, RefusalReason, StreamRequest, StreamResponse
-from microedr_chassis.bus.api import Bus, Record
-from microedr_chassis.bus.topics import EVENTS
+from microedr_chassis.bus.api import Bus
 from microedr_chassis.errors import BusFullError, BusRecordError, BusUnavailableError
 from microedr_chassis.identity import Peer
-from microedr_chassis.tracing import new_trace_id
 from microedr_ingest.budget import ByteBudget
 from microedr_ingest.counters import Counters
 from microedr_ingest.errors import FrameRefusedError, PeerRefusedError, StreamEndedError
 from microedr_ingest.frames import CheckedFrame, check_frame, readable_header
 from microedr_ingest.peers import check_unexpired
+from microedr_ingest.publisher import FramePublisher
 from microedr_ingest.sessions import Session
 from microedr_ingest.settings import IngestSettings
 from microedr_ingest.window import FrameWindow, UnderWay, Verdict
@@ -36,6 +33,10 @@ _log = structlog.get_logger()
 _UNAVAILABLE = RefusalReason.REFUSAL_REASON_UNAVAILABLE
 _PAUSE_MS = 1000
 """How long an agent is asked to wait when the bus is away."""
+
+_ACK_DELAY_S = 0.005
+"""An ack may wait this long for others to join it, unless a quarter of the window is settled: sending one costs as
+much as checking a frame."""
 
 _MAX_OUTBOX = 128
 _END_TIMEOUT_S = 1.0
@@ -71,7 +72,6 @@ class AgentStream:
         self.session = session
         self.session_nonce = session_nonce
         self._context = context
-        self._bus = bus
         self._budget = budget
         self._results = results
         self._counters = counters
@@ -83,15 +83,11 @@ class AgentStream:
         self._room = asyncio.Event()
         self._reading_over = False
         self._draining = False
+        self._settled = 0
         self._closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._last_heard_s = time.monotonic()
         self._refused_total = 0
-        self._key = peer.host_id.encode()
-        self._headers = {
-            headers.TENANT: peer.tenant_id.encode(),
-            headers.HOST: self._key,
-            headers.SCHEMA_VERSION: b"%d" % SCHEMA_VERSION,
-        }
+        self._publisher = FramePublisher(bus, peer, full_timeout_s=settings.full_timeout_s)
 
     async def run(self) -> None:
         """Until the agent ends it or something does not let it go on.
@@ -188,10 +184,9 @@ class AgentStream:
             self.session.beat(heartbeat)
 
     async def _publish(self, frame: CheckedFrame, arrived_s: float) -> None:
-        record = Record(EVENTS, self._key, frame.raw, self._record_headers(frame.header))
         size_bytes = len(frame.raw)
         try:
-            future = await self._submit(record)
+            future = await self._publisher.submit(frame, self._window.oldest)
         except BusUnavailableError:
             self._refuse(frame.header, _UNAVAILABLE, "the bus is away", arrived_s)
             return
@@ -210,39 +205,10 @@ class AgentStream:
             self._budget.give_back(size_bytes)
             if not outcome.cancelled() and outcome.exception() is None:
                 self._counters.events_published.inc(frame.header.count)
+            self._settled += 1
             self._wake.set()
 
         future.add_done_callback(settled)
-
-    async def _submit(self, record: Record) -> "asyncio.Future[object]":
-        try:
-            return self._bus.submit(record)  # type: ignore[return-value] # what it yields is never looked at
-        except BusFullError:
-            deadline_s = time.monotonic() + self._settings.full_timeout_s
-        while True:
-            oldest = self._window.oldest
-            waited_for = [] if oldest is None or oldest.future is None or oldest.is_settled else [oldest.future]
-            if waited_for:
-                await asyncio.wait(waited_for, timeout=0.1)
-            else:
-                await asyncio.sleep(0.01)
-            try:
-                return self._bus.submit(record)  # type: ignore[return-value] # as above
-            except BusFullError:
-                if time.monotonic() > deadline_s:
-                    raise
-
-    def _record_headers(self, header: FrameHeader) -> dict[str, bytes]:
-        return {
-            **self._headers,
-            headers.EPOCH: header.epoch_id.encode(),
-            headers.LANE: b"%d" % header.lane,
-            headers.FIRST_SEQ: b"%d" % header.first_seq,
-            headers.LAST_SEQ: b"%d" % header.last_seq,
-            headers.COUNT: b"%d" % header.count,
-            headers.TRACE: new_trace_id().encode(),
-            headers.RECEIVED_UNIX_NS: b"%d" % time.time_ns(),
-        }
 
     def _refuse(
         self,
@@ -262,6 +228,9 @@ class AgentStream:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            if not (self._outbox or self._reading_over or self._settled >= self._settings.window_frames // 4):
+                await asyncio.sleep(_ACK_DELAY_S)
+            self._settled = 0
             while self._outbox:
                 await self._context.write(self._outbox.popleft())
             try:
