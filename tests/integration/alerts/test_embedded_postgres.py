@@ -4,10 +4,12 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 from pathlib import Path
 
@@ -204,19 +206,20 @@ async def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.root
 async def test_programs_that_the_system_user_cannot_reach_are_copied(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     assert os.geteuid() == 0, "only root has a system user: run the tests as root"
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(parent.stat().st_mode | stat.S_IXOTH)
-    monkeypatch.setattr(programs, "PROGRAM_CACHE", tmp_path / "cache")
+    # pytest's own directories are closed to others; the cache is not.
+    cache = Path(tempfile.mkdtemp(prefix="microedr-cache-"))
+    cache.chmod(0o755)
+    request.addfinalizer(lambda: shutil.rmtree(cache))
+    monkeypatch.setattr(programs, "PROGRAM_CACHE", cache)
     monkeypatch.setattr(programs, "_is_open", lambda _: False)
     for name in ("one", "two"):
         server = EmbeddedPostgres(tmp_path / name)
         await server.start()
         executable = Path(f"/proc/{server.pid}/exe").readlink()
         await server.stop()
-        assert executable.is_relative_to(tmp_path / "cache")
+        assert executable.is_relative_to(cache)
 
-    assert [path.name[:19] for path in (tmp_path / "cache").iterdir()] == [programs.DISTRIBUTION[:19]], "one copy"
+    assert [path.name[:19] for path in cache.iterdir()] == [programs.DISTRIBUTION[:19]], "one copy"
