@@ -47,6 +47,13 @@ class PublishWindow:
         self._bytes += size_bytes
         self._submitted += 1
 
+    def retract(self, size_bytes: int) -> None:
+        """What was admitted a moment ago could not be put under way after all."""
+        self._records -= 1
+        self._bytes -= size_bytes
+        self._submitted -= 1
+        self._refused += 1
+
     def doomed(self, generation: int) -> bool:
         """Whether what was submitted in ``generation`` must fail because something before it did."""
         return self._cooling or generation != self.generation
