@@ -14,7 +14,6 @@ from microedr_ingest.errors import FrameRefusedError
 from microedr_ingest.frames import check_frame
 from support.frames import batch, frame
 
-
 _GOOD = frame()
 
 
