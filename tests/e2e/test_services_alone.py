@@ -37,7 +37,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, postgres_server: EmbeddedPos
     broker = Broker(root / "broker")
     servers = broker.start()
     asyncio.run(as_owner(of_database(postgres_server.target, "postgres"), "CREATE DATABASE fleet"))
-    dsn = dsn_of(of_database(postgres_server.target, "fleet"))
+    # The server's socket is reached through a descriptor of this process; others name the process.
+    dsn = dsn_of(of_database(postgres_server.target, "fleet")).replace("/proc/self/", f"/proc/{os.getpid()}/")
     fleet = Fleet(root, f"kafka://{servers}?session_timeout_s=6", dsn)
     try:
         fleet.start()

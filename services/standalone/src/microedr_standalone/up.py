@@ -28,6 +28,7 @@ from microedr_chassis.metrics import MetricRegistry
 from microedr_chassis.process import BusService, serve_until
 from microedr_chassis.settings import load_settings
 from microedr_correlator.app import CorrelatorService
+from microedr_correlator.collector import relax_collector
 from microedr_correlator.settings import CorrelatorSettings
 from microedr_detector.app import DetectorService
 from microedr_detector.settings import DetectorSettings
@@ -111,6 +112,7 @@ class _Up:
         pki = ensure_pki(self._state.pki, tenant_id=TENANT, host_id=self._host_id)
         group = self._compose(pki)
         endpoint = Endpoint("127.0.0.1:0", self._registry, group.health)
+        relax_collector()
         _log.info("endpoint_started", metrics_listen=endpoint.start())
         try:
             await serve_until(group, stopping)

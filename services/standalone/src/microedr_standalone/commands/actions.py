@@ -67,10 +67,7 @@ def kill_process(  # noqa: PLR0913 - one parameter per option
     if alert:
         body["alert_id"] = alert
     else:
-        body |= {
-            "host_id": host,
-            "process": {"pid": pid, "process_uid": process_uid, "start_boot_ns": start_boot_ns},
-        }
+        body |= {"host_id": host, "pid": pid, "process_uid": process_uid, "start_boot_ns": start_boot_ns}
     with Client(find_endpoint(state_dir)) as client:
         action = client.post("/v1/actions", body)
     if as_json:
