@@ -1,6 +1,7 @@
 """Ending exactly one process: held by a pidfd, compared, then signalled. No shell, no exec."""
 
 import contextlib
+import functools
 import os
 import signal
 from collections.abc import Iterator
@@ -86,7 +87,8 @@ def read_facts(pid: int) -> ProcessFacts:
 def require_same(facts: ProcessFacts, target: ProcessTarget) -> None:
     """Require that ``facts`` are of the process that ``target`` names.
 
-    Start times are compared in ticks, executables by path.
+    Start times are compared in ticks, executables by path. The kernel names a path from the root of its
+    mounts, ``/proc`` from this process's root: below a chroot, and only there, the latter is the end of the former.
 
     Raises:
         ActionRefusedError: PID_REUSED or EXE_CHANGED: an innocent process may have this pid now.
@@ -94,5 +96,21 @@ def require_same(facts: ProcessFacts, target: ProcessTarget) -> None:
     if facts.start_ticks != target.start_boot_ns // PROCESS_TICK_NS:
         raise ActionRefusedError(Reason.PID_REUSED)
     # Without a link to compare (kernel threads, EACCES) the guardrails decide, and refuse.
-    if target.exe and facts.exe and facts.exe != without_deleted_mark(target.exe):
+    if target.exe and facts.exe and not _same_exe(facts.exe, without_deleted_mark(target.exe)):
         raise ActionRefusedError(Reason.EXE_CHANGED)
+
+
+def _same_exe(seen_here: str, named_by_kernel: str) -> bool:
+    if seen_here == named_by_kernel:
+        return True
+    return _is_below_a_chroot() and seen_here.startswith("/") and named_by_kernel.endswith(seen_here)
+
+
+@functools.cache
+def _is_below_a_chroot() -> bool:
+    """Whether our root directory is no mount: that of a host or a container always is one."""
+    try:
+        with open("/proc/self/mountinfo", "rb") as mounts:  # noqa: PTH123 - as above
+            return all(mount.split(b" ")[4] != b"/" for mount in mounts)
+    except OSError:
+        return False

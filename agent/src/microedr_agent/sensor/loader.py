@@ -163,5 +163,10 @@ def _mount_tracefs() -> None:
     if (_TRACEFS / "events").exists():
         return
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(_CLONE_NEWNS) == 0 and libc.mount(b"none", b"/", None, _MS_PRIVATE | _MS_REC, None) == 0:
-        libc.mount(b"tracefs", os.fsencode(_TRACEFS), b"tracefs", 0, None)
+    if libc.unshare(_CLONE_NEWNS) != 0:
+        return
+    # What is mounted here must not appear on the host. In a chroot "/" is no mount of its own, /sys is.
+    for place in (b"/", b"/sys"):
+        if libc.mount(b"none", place, None, _MS_PRIVATE | _MS_REC, None) == 0:
+            libc.mount(b"tracefs", os.fsencode(_TRACEFS), b"tracefs", 0, None)
+            return
