@@ -78,12 +78,19 @@ def status_of(pid: int) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
-async def published(ingest: Ingest) -> set[tuple[bytes, int]]:
-    return {
-        (record.headers["epoch_id"], seq)
-        for record in await ingest.published_events()
-        for seq in range(int(record.headers["first_seq"]), int(record.headers["last_seq"]) + 1)
-    }
+async def assert_published(ingest: Ingest, writer: SpoolWriter, events: int) -> None:
+    """All of them stand on the bus, and nothing else."""
+    expected = {(writer.epoch_id.encode(), seq) for seq in range(1, events + 1)}
+    found: set[tuple[bytes, int]] = set()
+    async with asyncio.timeout(PATIENCE_S):
+        while not found >= expected:
+            found = {
+                (record.headers["epoch_id"], seq)
+                for record in await ingest.published_events()
+                for seq in range(int(record.headers["first_seq"]), int(record.headers["last_seq"]) + 1)
+            }
+            await asyncio.sleep(0.05)
+    assert found == expected
 
 
 @pytest.mark.root
@@ -103,7 +110,7 @@ async def test_it_delivers_without_root_and_stops_when_asked(tmp_path: Path) -> 
             assert {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb")} == {0}
             assert status["NoNewPrivs"] == "1"
             assert status["Seccomp"] == "2"
-            assert await published(ingest) == {(writer.epoch_id.encode(), seq) for seq in range(1, 101)}
+            await assert_published(ingest, writer, 100)
             process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(PATIENCE_S):
                 assert await process.wait() == 0
@@ -125,7 +132,7 @@ async def test_a_killed_uploader_loses_and_doubles_nothing(tmp_path: Path) -> No
         async with uploader(config):
             await eventually(lambda: writer.statistics().acked_total == 60)
 
-        assert await published(ingest) == {(writer.epoch_id.encode(), seq) for seq in range(1, 61)}
+        await assert_published(ingest, writer, 60)
         assert writer.take_losses() == ()
 
 

@@ -297,6 +297,23 @@ async def test_a_new_sensor_brings_a_new_stream_and_the_old_events_follow(sensor
         assert second.take_losses() == ()
 
 
+async def test_what_a_sensor_promised_at_its_end_is_still_sent(sensor: BuildRig) -> None:
+    async with everything(sensor, LyingIngest(on_frame=liar.say_nothing, window_frames=2)) as (rig, ingest):
+        rig.sensor.emit(frames=2)
+        await ingest.until(lambda: len(ingest.frames) == 2)
+        append(rig.sensor.writer, count=3)
+        rig.sensor.door.offer(rig.sensor.writer.close())
+        rig.sensor.door.poll()
+        rig.sensor.door.close()
+        await eventually(lambda: "door_closed" in rig.logged)
+        assert rig.sessions is not None
+        rig.sessions.stop()
+        await ingest.answer(ingest.contexts[-1], liar.ack_of(rig.sensor.writer.epoch_id, 2))
+
+        await ingest.until(lambda: len(ingest.frames) == 3)
+        assert (rig.sensor.writer.epoch_id, 5) in ingest.sequences()
+
+
 async def test_the_nonce_travels_up_orders_down_and_results_until_they_have_arrived(sensor: BuildRig) -> None:
     order = SignedAction(action=os.urandom(300))
     result = ActionResult(action_id=str(uuid.uuid4()), state=ActionState.ACTION_STATE_EXECUTED)

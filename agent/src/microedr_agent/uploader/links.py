@@ -151,6 +151,8 @@ class SensorLink(Link):
         """As Link."""
         match message:
             case SensorGreeting():
+                # It promises anew. Until now the promises of the one before it held: nobody removed anything.
+                self._reader.forget_promises()
                 self.greeting = message
                 self.greeted.set()
             case Extent():
@@ -158,10 +160,6 @@ class SensorLink(Link):
             case _:
                 raise IpcMessageError(f"a sensor does not say {type(message).__name__}")
         self._wake()
-
-    def left(self) -> None:
-        """As Link."""
-        self._reader.forget_promises()
 
     def acknowledge(self, ack: SpoolAck) -> None:
         """Lost when no sensor is there; it then promises the events again, and they are sent again."""

@@ -25,6 +25,8 @@ GREETING_TIMEOUT_S = 2.0
 """The first hello waits this long for sensor and responder; what comes later begins a new stream."""
 SETTLED_S = 10.0
 """A stream that lived this long was a good one: the next pause is short again."""
+DRAIN_S = 0.7
+"""When told to stop: time to send what the sensor, which is stopped first, left behind."""
 
 _OPTIONS = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -95,7 +97,7 @@ class Sessions:
         """Finish what is under way and return from ``run``, within some seconds."""
         self._stop.set()
         if self._stream is not None:
-            self._stream.stop()
+            self._stream.stop(drain_s=DRAIN_S)
 
     async def run(self) -> None:
         """Until ``stop``."""
@@ -121,7 +123,14 @@ class Sessions:
         backoff = Backoff()
         while not self._stop.is_set():
             self._streamed_hello = self._hello.make(self._sensor.greeting, self._responder.nonce)
-            self._stream = IngestStream(self._streamed_hello, self._reader, self._sensor, self._responder, self._log)
+            self._stream = IngestStream(
+                self._streamed_hello,
+                self._reader,
+                self._sensor,
+                self._responder,
+                self._log,
+                on_welcome=lambda: self._announce({"connected": True, "problem": ""}),
+            )
             began_s = time.monotonic()
             lied = False
             try:

@@ -5,7 +5,7 @@ Not here: what answers are believed (``window``), when to connect again (``app``
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 import grpc.aio
@@ -50,19 +50,28 @@ class Call(Protocol):
 class IngestStream:
     """Runs one stream; made anew for each."""
 
-    def __init__(
-        self, hello: Hello, reader: SpoolReader, sensor: SensorLink, responder: ResponderLink, log: Log
+    def __init__(  # noqa: PLR0913 - its surroundings
+        self,
+        hello: Hello,
+        reader: SpoolReader,
+        sensor: SensorLink,
+        responder: ResponderLink,
+        log: Log,
+        *,
+        on_welcome: Callable[[], None],
     ) -> None:
         self._hello = hello
         self._reader = reader
         self._sensor = sensor
         self._responder = responder
         self._log = log
+        self._on_welcome = on_welcome
         self._window = SendWindow()
         self._wake = asyncio.Event()
         self._welcomed = asyncio.Event()
         self._ended = asyncio.Event()
         self._stopping = False
+        self._stop_due_s = 0.0
         self._paused_until_s = 0.0
         self._backoff = Backoff()
         self._reports_sent: dict[int, int] = {}
@@ -73,9 +82,10 @@ class IngestStream:
         """Something changed: promises, reports, the window."""
         self._wake.set()
 
-    def stop(self) -> None:
-        """Send nothing more, take the answers to what is under way, end."""
+    def stop(self, *, drain_s: float = 0.0) -> None:
+        """Send what is promised already, for at most ``drain_s``; take the answers to what is under way; end."""
         self._stopping = True
+        self._stop_due_s = time.monotonic() + drain_s
         self._wake.set()
 
     async def run(self, channel: grpc.aio.Channel) -> None:
@@ -100,10 +110,12 @@ class IngestStream:
             await call.write(StreamRequest(hello=self._hello))
             async with asyncio.timeout(WELCOME_TIMEOUT_S):
                 await self._welcomed.wait()
-            while not self._stopping:
+            while True:
                 self._wake.clear()
                 await self._send_reports(call)
-                await self._send_frames(call)
+                all_sent = await self._send_frames(call)
+                if self._stopping and (all_sent or self._is_stop_due()):
+                    break
                 await self._sleep()
             await call.done_writing()
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
@@ -117,23 +129,28 @@ class IngestStream:
             # The call is over; the receiving side knows why and says so.
             await self._ended.wait()
 
-    async def _send_frames(self, call: Call) -> None:
-        while self._window.is_open and not self._stopping and time.monotonic() >= self._paused_until_s:
+    async def _send_frames(self, call: Call) -> bool:
+        """Send what may be sent now; whether that was everything."""
+        while self._window.is_open and not self._is_stop_due() and time.monotonic() >= self._paused_until_s:
             try:
                 # Reads one frame, which the sensor wrote a moment ago, from the page cache: no thread is worth that.
                 found = self._reader.next()
             except SpoolError as error:
                 self._log.error("spool_unreadable", error=str(error))
                 self._paused_until_s = time.monotonic() + RETRY_READ_S
-                return
+                return False
             match found:
                 case None:
-                    return
+                    return True
                 case UnreadableFrames():
                     self._give_up(found, LossReason.SPOOL_CORRUPT, found.detail)
                 case OutgoingFrame():
                     self._window.sent(found.epoch, found.lane, found.first_seq, found.last_seq, now_s=time.monotonic())
                     await call.write(StreamRequest(frame=Frame(sealed=found.sealed)))
+        return False
+
+    def _is_stop_due(self) -> bool:
+        return self._stopping and time.monotonic() >= self._stop_due_s
 
     async def _send_reports(self, call: Call) -> None:
         for number, result in list(self._responder.reports.items()):
@@ -144,7 +161,7 @@ class IngestStream:
     async def _sleep(self) -> None:
         """Until woken, a pause is over, or an answer is overdue."""
         now_s = time.monotonic()
-        waits_s = [self._paused_until_s - now_s] if self._paused_until_s > now_s else []
+        waits_s = [due_s - now_s for due_s in (self._paused_until_s, self._stop_due_s) if due_s > now_s]
         oldest_s = self._window.oldest_sent_s
         if oldest_s is not None:
             waits_s.append(oldest_s + ACK_TIMEOUT_S - now_s)
@@ -159,8 +176,10 @@ class IngestStream:
     async def _receive(self, call: Call) -> None:
         try:
             async for response in call:
+                was_waiting = not self._window.is_open or not self.welcomed
                 self._take(response)
-                self._wake.set()
+                if was_waiting or response.WhichOneof("message") != "ack":
+                    self._wake.set()
         finally:
             self._ended.set()
         if not self._stopping:
@@ -172,6 +191,7 @@ class IngestStream:
                 self._window.resize(response.welcome.window_frames)
                 self.welcomed = True
                 self._welcomed.set()
+                self._on_welcome()
                 self._log.info("ingest_connected", server_version=response.welcome.server_version)
             case "ack":
                 self._take_ack(response.ack.epoch_id, response.ack.lane, response.ack.through_seq)
