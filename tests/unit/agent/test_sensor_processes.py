@@ -68,14 +68,14 @@ def test_a_process_that_was_never_seen_has_what_the_kernel_sends() -> None:
     table = ProcessTable(KEY)
     process = table.of(decode(exit_sample()).header)
 
-    assert (process.pid, process.ppid, process.uid, process.comm) == (4242, 4000, 1000, b"sh")
-    assert process.parent_process_uid == ids.process_uid(KEY, 4000, PARENT_START_NS)
+    assert (process.pid, process.parent.pid, process.uid, process.comm) == (4242, 4000, 1000, b"sh")
+    assert process.parent.process_uid == ids.process_uid(KEY, 4000, PARENT_START_NS)
 
 
 def test_a_process_without_a_parent_names_none() -> None:
     table = ProcessTable(KEY)
 
-    assert table.of(decode(exit_sample(ppid=0)).header).parent_process_uid == b""
+    assert table.of(decode(exit_sample(ppid=0)).header).parent.process_uid == b""
 
 
 def test_the_parent_stays_the_one_that_forked_when_it_ends_first() -> None:
@@ -84,8 +84,8 @@ def test_the_parent_stays_the_one_that_forked_when_it_ends_first() -> None:
     forked(table)
     orphan = table.of(decode(net_sample(pid=4300, start_boot_ns=5_000_000_000_123 - 1000, ppid=1)).header)
 
-    assert orphan.ppid == 4242
-    assert orphan.parent_exe == b"/usr/bin/dash"
+    assert orphan.parent.pid == 4242
+    assert orphan.parent.exe == b"/usr/bin/dash"
 
 
 def test_a_sibling_has_its_creators_parent() -> None:
@@ -95,8 +95,8 @@ def test_a_sibling_has_its_creators_parent() -> None:
     sibling = table.find(4300, 5_000_000_000_123 - 1000)
 
     assert sibling is not None
-    assert sibling.ppid == 4000
-    assert sibling.parent_process_uid == ids.process_uid(KEY, 4000, PARENT_START_NS)
+    assert sibling.parent.pid == 4000
+    assert sibling.parent.process_uid == ids.process_uid(KEY, 4000, PARENT_START_NS)
 
 
 def test_a_remembered_command_line_is_bounded() -> None:

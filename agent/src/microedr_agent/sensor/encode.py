@@ -23,7 +23,7 @@ from microedr_agent.sensor.layout import (
     FILENAME_CUT,
     Kind,
 )
-from microedr_agent.sensor.processes import Process, ProcessTable
+from microedr_agent.sensor.processes import Parent, Process, ProcessTable
 from microedr_agent.sensor.text import cut, split_strings
 from microedr_agent.sensor.users import Users
 from microedr_agent.sensor.wire import (
@@ -67,34 +67,32 @@ _CUT_FIELDS = (
 )
 _PROCESS = template(
     (f.P_PID, NUMBER),
-    (f.P_PPID, NUMBER),
     (f.P_START_UNIX_NS, FIXED64),
     (f.P_START_BOOT_NS, FIXED64),
     (f.P_EXE, TEXT),
     (f.P_COMM, TEXT),
     (f.P_CMDLINE, TEXT),
     (f.P_CWD, TEXT),
+)
+_IDENTITY = template(
     (f.P_USER, TEXT),
     (f.P_UID, NUMBER),
     (f.P_GID, NUMBER),
     (f.P_EUID, NUMBER),
     (f.P_LOGIN_UID, NUMBER),
+)
+_PARENT = template(
+    (f.P_PPID, NUMBER),
     (f.P_PARENT_UID, TEXT),
     (f.P_PARENT_EXE, TEXT),
     (f.P_PARENT_CMDLINE, TEXT),
 )
-_EXEC = template(
-    (f.X_PARENT_EXE, TEXT),
-    (f.X_TTY, TEXT),
-    (f.X_SESSION_ID, NUMBER),
-    (f.X_FILENAME, TEXT),
-    (f.X_EXE_INODE, NUMBER),
-    (f.X_EXE_DEV, NUMBER),
-    (f.X_EXE_MODE, NUMBER),
-    (f.X_EXE_NLINK, NUMBER),
-    (f.X_CAPABILITIES, NUMBER),
-    (f.X_SOCKET_STDIO, NUMBER),
+_EXEC = template((f.X_PARENT_EXE, TEXT), (f.X_TTY, TEXT), (f.X_FILENAME, TEXT))
+_EXE = template((f.X_EXE_INODE, NUMBER), (f.X_EXE_DEV, NUMBER), (f.X_EXE_MODE, NUMBER), (f.X_EXE_NLINK, NUMBER))
+_STANDING = template(
+    (f.X_SESSION_ID, NUMBER), (f.X_CAPABILITIES, NUMBER), (f.X_SOCKET_STDIO, NUMBER), (f.X_NAMESPACES, TEXT)
 )
+_NAMESPACES = template((f.NS_PID, NUMBER), (f.NS_MNT, NUMBER), (f.NS_NET, NUMBER))
 _FORK = template((f.F_CHILD_PID, NUMBER), (f.F_CHILD_UID, TEXT), (f.F_CHILD_START, FIXED64))
 _EXIT = template(
     (f.E_CODE, NUMBER),
@@ -143,25 +141,22 @@ class Encoder:
         block = self._block(process, cmdline, _truncated(flags))
         if len(cmdline) <= LATER_CMDLINE_BYTES and not flags:
             process.block = block
-        tty, filename, parent_exe = sample.tty, sample.filename, process.parent_exe
-        facts = _EXEC % (
-            varint(len(parent_exe)),
-            parent_exe,
-            varint(len(tty)),
-            tty,
-            varint(sample.session_id),
-            varint(len(filename)),
-            filename,
-            varint(sample.exe_inode),
-            varint(_user_space_dev(sample.exe_dev)),
-            varint(sample.exe_mode),
-            varint(sample.exe_nlink),
-            _long_varint(sample.effective_capabilities),
-            varint(sample.socket_stdio),
-        )
-        namespaces = _namespaces(sample.pid_ns, sample.mnt_ns, sample.net_ns)
+        tty, filename, parent_exe = sample.tty, sample.filename, cut(process.parent.exe, MAX_PATH_BYTES)
+        facts = _EXEC % (varint(len(parent_exe)), parent_exe, varint(len(tty)), tty, varint(len(filename)), filename)
         return block + message(
-            f.PROC_EXEC, texts(f.X_ARGV, sample.argv), _env_keys(sample.env_names), facts, namespaces
+            f.PROC_EXEC,
+            texts(f.X_ARGV, sample.argv),
+            _env_keys(sample.env_names),
+            facts,
+            _exe(sample.exe_inode, sample.exe_dev, sample.exe_mode, sample.exe_nlink),
+            _standing(
+                sample.effective_capabilities,
+                sample.session_id,
+                sample.pid_ns,
+                sample.mnt_ns,
+                sample.net_ns,
+                sample.socket_stdio,
+            ),
         )
 
     def _fork(self, sample: ForkSample) -> bytes:
@@ -211,12 +206,8 @@ class Encoder:
     def _block(self, process: Process, cmdline: bytes, truncated: bytes) -> bytes:
         start_boot_ns = process.start_boot_ns
         exe, comm, cwd = cut(process.exe, MAX_PATH_BYTES), process.comm, cut(process.cwd, MAX_PATH_BYTES)
-        user = self._users.name(process.uid)
-        parent_uid, parent_cmdline = process.parent_process_uid, process.parent_cmdline
-        parent_exe = cut(process.parent_exe, MAX_PATH_BYTES)
-        body = _PROCESS % (
+        own = _PROCESS % (
             varint(process.pid),
-            varint(process.ppid),
             pack_fixed64(start_boot_ns + self._clock.offset_ns),
             pack_fixed64(start_boot_ns),
             varint(len(exe)),
@@ -227,19 +218,9 @@ class Encoder:
             cmdline,
             varint(len(cwd)),
             cwd,
-            varint(len(user)),
-            user,
-            varint(process.uid),
-            varint(process.gid),
-            varint(process.euid),
-            _long_varint(process.login_uid),
-            varint(len(parent_uid)),
-            parent_uid,
-            varint(len(parent_exe)),
-            parent_exe,
-            varint(len(parent_cmdline)),
-            parent_cmdline,
         )
+        identity = _identity(self._users.name(process.uid), process.uid, process.gid, process.euid, process.login_uid)
+        parent = process.parent.block or _parent(process.parent)
         uid = process.process_uid
         container = _container(process.cgroup_id) if process.in_container else b""
         return b"".join(
@@ -249,8 +230,10 @@ class Encoder:
                 uid,
                 container,
                 f.PROCESS,
-                varint(len(body)),
-                body,
+                varint(len(own) + len(identity) + len(parent)),
+                own,
+                identity,
+                parent,
                 truncated,
             )
         )
@@ -264,6 +247,18 @@ _WRITERS: dict[type, Callable[[Encoder, Sample], bytes]] = {
 }
 
 
+@lru_cache(maxsize=256)
+def _identity(user: bytes, uid: int, gid: int, euid: int, login_uid: int) -> bytes:
+    return _IDENTITY % (varint(len(user)), user, varint(uid), varint(gid), varint(euid), varint(login_uid))
+
+
+def _parent(parent: Parent) -> bytes:
+    exe, cmdline, uid = cut(parent.exe, MAX_PATH_BYTES), parent.cmdline, parent.process_uid
+    texts_and_sizes = (varint(len(uid)), uid, varint(len(exe)), exe, varint(len(cmdline)), cmdline)
+    parent.block = _PARENT % (varint(parent.pid), *texts_and_sizes)
+    return parent.block
+
+
 @lru_cache(maxsize=64)
 def _truncated(flags: int) -> bytes:
     return texts(f.TRUNCATED, [name for flag, names in _CUT_FIELDS if flags & flag for name in names])
@@ -272,27 +267,28 @@ def _truncated(flags: int) -> bytes:
 _TRUNCATED_CMDLINE = texts(f.TRUNCATED, [b"process.cmdline"])
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=128)
 def _env_keys(names: bytes) -> bytes:
     """Kept, because most processes have the environment of their parent."""
     return texts(f.X_ENV_KEYS, split_strings(names))
 
 
-@lru_cache(maxsize=64)
-def _namespaces(pid: int, mnt: int, net: int) -> bytes:
-    return message(f.X_NAMESPACES, number(f.NS_PID, pid), number(f.NS_MNT, mnt), number(f.NS_NET, net))
+@lru_cache(maxsize=256)
+def _exe(inode: int, kernel_dev: int, mode: int, nlink: int) -> bytes:
+    # The kernel keeps device numbers in a form of its own; stat(2) gives this one.
+    dev = os.makedev(kernel_dev >> _MINOR_BITS, kernel_dev & _MINOR_MASK)
+    return _EXE % (varint(inode), varint(dev), varint(mode), varint(nlink))
+
+
+@lru_cache(maxsize=256)
+def _standing(  # noqa: PLR0913, PLR0917 - by keyword the cache costs twice as much
+    capabilities: int, session_id: int, pid_ns: int, mnt_ns: int, net_ns: int, socket_stdio: int
+) -> bytes:
+    namespaces = _NAMESPACES % (varint(pid_ns), varint(mnt_ns), varint(net_ns))
+    sizes = (varint(len(namespaces)), namespaces)
+    return _STANDING % (varint(session_id), varint(capabilities), varint(socket_stdio), *sizes)
 
 
 @lru_cache(maxsize=64)
 def _container(cgroup_id: int) -> bytes:
     return message(f.CONTAINER, number(f.CONTAINER_CGROUP_ID, cgroup_id))
-
-
-_long_varint = lru_cache(maxsize=64)(varint)
-"""For numbers that are long and nearly always the same: all ones, the full set of capabilities."""
-
-
-@lru_cache(maxsize=64)
-def _user_space_dev(kernel_dev: int) -> int:
-    """The number that stat(2) gives for it."""
-    return os.makedev(kernel_dev >> _MINOR_BITS, kernel_dev & _MINOR_MASK)

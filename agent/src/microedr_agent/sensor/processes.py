@@ -6,6 +6,7 @@ guessed. Not here: how a process is written into an event, see ``encode``.
 
 from collections import OrderedDict, deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from microedr.ids import process_uid
 from microedr.limits import PROCESS_TICK_NS
@@ -31,10 +32,26 @@ UNSET_ID = 0xFFFF_FFFF
 Key = tuple[int, int]
 
 
+@dataclass(slots=True, eq=False)
+class Parent:
+    """What the events of its children say of a process, as it was when they were born; shared by them."""
+
+    pid: int = 0
+    process_uid: bytes = b""
+    exe: bytes = b""
+    cmdline: bytes = b""
+    block: bytes | None = None
+    """How it stands in an event, once that was written."""
+
+
+UNKNOWN_PARENT = Parent()
+
+
 class Process:
     """What is remembered of one process. All text is UTF-8; empty means unknown."""
 
     __slots__ = (
+        "_as_parent",
         "block",
         "cgroup_id",
         "cmdline",
@@ -45,11 +62,8 @@ class Process:
         "gid",
         "in_container",
         "login_uid",
-        "parent_cmdline",
-        "parent_exe",
-        "parent_process_uid",
+        "parent",
         "pid",
-        "ppid",
         "process_uid",
         "start_boot_ns",
         "uid",
@@ -59,27 +73,26 @@ class Process:
         self.pid = pid
         self.start_boot_ns = start_boot_ns
         self.process_uid = name
-        self.ppid = 0
-        self.parent_process_uid = b""
-        self.parent_exe = b""
-        self.parent_cmdline = b""
-        self.comm = b""
-        self.exe = b""
-        self.cmdline = b""
-        self.cwd = b""
+        self.parent = UNKNOWN_PARENT
+        self.comm = self.exe = self.cmdline = self.cwd = b""
         self.uid = self.gid = self.euid = 0
         self.login_uid = UNSET_ID
         self.cgroup_id = 0
         self.in_container = False
         self.block: bytes | None = None
         """How it stands in an event, once that was written; None after a change."""
+        self._as_parent: Parent | None = None
 
-    def set_parent(self, parent: "Process") -> None:
-        """Take over what a child's events say of its parent."""
-        self.ppid = parent.pid
-        self.parent_process_uid = parent.process_uid
-        self.parent_exe = parent.exe
-        self.parent_cmdline = parent.cmdline
+    def as_parent(self) -> Parent:
+        """For its children."""
+        if self._as_parent is None:
+            self._as_parent = Parent(self.pid, self.process_uid, self.exe, self.cmdline)
+        return self._as_parent
+
+    def become(self, comm: bytes, exe: bytes, cmdline: bytes, cwd: bytes) -> None:
+        """Run another program."""
+        self.comm, self.exe, self.cmdline, self.cwd = comm, exe, cmdline, cwd
+        self.block = self._as_parent = None
 
     def inherit(self, parent: "Process") -> None:
         """Be the copy of ``parent`` that fork makes."""
@@ -134,14 +147,12 @@ class ProcessTable:
         process = self.find(header.pid, header.start_boot_ns) or self._meet(header)
         parent = self.find(header.ppid, header.parent_start_boot_ns)
         if parent is not None:
-            process.set_parent(parent)
-        process.comm, process.exe, process.cwd = header.comm, sample.exe, sample.cwd
-        process.cmdline = cut(cmdline, REMEMBERED_CMDLINE_BYTES)
+            process.parent = parent.as_parent()
+        process.become(header.comm, sample.exe, cut(cmdline, REMEMBERED_CMDLINE_BYTES), sample.cwd)
         process.uid, process.gid, process.euid = header.uid, header.gid, sample.euid
         process.login_uid = sample.login_uid
         process.cgroup_id = header.cgroup_id
         process.in_container = sample.pid_ns != INITIAL_PID_NS
-        process.block = None
         return process
 
     def fork(self, sample: ForkSample) -> tuple[Process, Process]:
@@ -150,12 +161,11 @@ class ProcessTable:
         child = self.add(sample.child_pid, sample.child_start_boot_ns)
         child.inherit(creator)
         if sample.child_ppid == creator.pid:
-            child.set_parent(creator)
-        elif sample.child_ppid == creator.ppid:  # clone(CLONE_PARENT): a sibling
-            child.ppid, child.parent_process_uid = creator.ppid, creator.parent_process_uid
-            child.parent_exe, child.parent_cmdline = creator.parent_exe, creator.parent_cmdline
+            child.parent = creator.as_parent()
+        elif sample.child_ppid == creator.parent.pid:  # clone(CLONE_PARENT): a sibling
+            child.parent = creator.parent
         else:
-            child.ppid = sample.child_ppid
+            child.parent = Parent(sample.child_ppid)
         return creator, child
 
     def exit(self, header: Header) -> Process:
@@ -176,7 +186,7 @@ class ProcessTable:
         for process in list(self._processes.values()):
             parent = find_parent(process)
             if parent is not None:
-                process.set_parent(parent)
+                process.parent = parent.as_parent()
 
     def _meet(self, header: Header) -> Process:
         """A process that was not remembered: the header's facts are all there are."""
@@ -187,9 +197,7 @@ class ProcessTable:
         process.cgroup_id = header.cgroup_id
         parent = self.find(header.ppid, header.parent_start_boot_ns)
         if parent is not None:
-            process.set_parent(parent)
-        else:
-            process.ppid = header.ppid
-            if header.ppid:
-                process.parent_process_uid = process_uid(self._key, header.ppid, header.parent_start_boot_ns)
+            process.parent = parent.as_parent()
+        elif header.ppid:
+            process.parent = Parent(header.ppid, process_uid(self._key, header.ppid, header.parent_start_boot_ns))
         return process

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from microedr.limits import PROCESS_TICK_NS
-from microedr_agent.sensor.processes import INITIAL_PID_NS, REMEMBERED_CMDLINE_BYTES, Process, ProcessTable
+from microedr_agent.sensor.processes import INITIAL_PID_NS, REMEMBERED_CMDLINE_BYTES, Parent, Process, ProcessTable
 from microedr_agent.sensor.text import as_utf8, cut, split_strings
 
 _PROC = Path("/proc")
@@ -34,7 +34,7 @@ def remember_running(table: ProcessTable) -> int:
             process = _read(table, int(entry.name))
             if process is not None:
                 by_pid[process.pid] = process
-    table.adopt(lambda process: by_pid.get(process.ppid) if process.ppid else None)
+    table.adopt(lambda process: by_pid.get(process.parent.pid))
     return len(by_pid)
 
 
@@ -50,7 +50,7 @@ def _read(table: ProcessTable, pid: int) -> Process | None:
     fields = rest.split()
     process = table.add(pid, int(fields[_STAT_START]) * PROCESS_TICK_NS)
     process.comm = as_utf8(name)
-    process.ppid = int(fields[_STAT_PPID])
+    process.parent = Parent(int(fields[_STAT_PPID]))
     process.exe = _link(folder / "exe")
     process.cwd = _link(folder / "cwd")
     process.cmdline = cut(b" ".join(split_strings(cmdline)) if cmdline else b"", REMEMBERED_CMDLINE_BYTES)
