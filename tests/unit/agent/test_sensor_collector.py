@@ -50,8 +50,6 @@ class _ListSink:
 
     def commit(self) -> None: ...
 
-    def serve(self) -> None: ...
-
     def take_losses(self) -> Sequence[LossReport]:
         taken, self.losses = self.losses, []
         return taken

@@ -103,10 +103,7 @@ class Sensor:
         """One round."""
         self._collector.collect()
         self._do_what_is_due()
-        if self._frames.count:
-            self._flush()
-        else:
-            self._sink.serve()
+        self._flush()
 
     def stop(self) -> None:
         """Stop the programs, take what is left in the rings, and close the account."""

@@ -41,10 +41,10 @@ class EventSink(Protocol):
         """Take a length-prefixed batch whose events are numbered from ``next_seq`` on; grows it by ``count``."""
 
     def commit(self) -> None:
-        """Make what was appended durable and tell the uploader. Blocks for the disk."""
+        """Make what was appended durable, tell the uploader and take its acknowledgements.
 
-    def serve(self) -> None:
-        """Take what the uploader says: acknowledgements. Never blocks."""
+        To be called also when nothing was appended: what the disk refused is tried again here. Blocks for the disk.
+        """
 
     def take_losses(self) -> Sequence[LossReport]:
         """What it gave up and nobody was told of yet."""

@@ -37,10 +37,6 @@ class SpoolSink:
         self._door.offer(self._writer.commit())
         self._door.poll()
 
-    def serve(self) -> None:
-        """As the protocol says."""
-        self._door.poll()
-
     def take_losses(self) -> Sequence[LossReport]:
         """As the protocol says."""
         return [
