@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Whoever imports hashlib maps OpenSSL, 3.4 MB, for hashes that Python has of its own. Before the first import of it
 # this makes hashlib take those; where it is imported already nothing changes.
@@ -43,6 +43,8 @@ LOSS_S = 1.0
 CLOCK_S = 1.0
 USERS_S = 10.0
 _KIB = 1024
+_NEVER_SEEN = "connections accepted through io_uring"
+"""By any program there is: accept is seen as a system call, and io_uring makes none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,8 @@ class Sight:
     probes: tuple[Probe, ...]
     blind_spots: tuple[str, ...]
     attach_failures: tuple[str, ...]
+    reason: str = ""
+    """Why there is no collector; empty when there is one."""
 
 
 class Sensor:
@@ -162,7 +166,8 @@ def run_sensor(config: AgentConfig, context: ChildContext) -> int:
     sensor = Sensor(config, sight, sink, processes, boot_id=boot_id)
     context.announce(
         {
-            "collector": sight.collector,
+            "collector": sight.collector if sight.probes else "",
+            "reason": sight.reason,
             "blind_spots": sight.blind_spots,
             "attach_failures": sight.attach_failures,
         }
@@ -181,12 +186,13 @@ def _open_eyes(config: AgentConfig, processes: ProcessTable, problems: Sequence[
     """Attach what can be attached, then learn who runs already: in this order nobody falls between."""
     blind_spots = [f"hardening: {problem}" for problem in problems]
     if not config.collectors.linux.ebpf:
-        return Sight("none", (), (*blind_spots, "ebpf: switched off by collectors.linux.ebpf"), ())
+        return _blind("switched off by collectors.linux.ebpf", blind_spots)
     try:
         loaded = load_probes({"proc": config.rings.proc_kb * _KIB, "net": config.rings.net_kb * _KIB})
     except EbpfUnavailableError as error:
         log.warning("ebpf_unavailable", reason=str(error))
-        return Sight("none", (), (*blind_spots, f"ebpf: {error}"), ())
+        return _blind(str(error), blind_spots)
+    blind_spots.append(_NEVER_SEEN)
     if procfs.in_initial_pid_namespace():
         procfs.remember_running(processes)
     else:
@@ -194,6 +200,10 @@ def _open_eyes(config: AgentConfig, processes: ProcessTable, problems: Sequence[
     for failure in loaded.failures:
         log.warning("program_not_attached", failure=failure)
     return Sight("ebpf", loaded.probes, tuple(blind_spots), loaded.failures)
+
+
+def _blind(reason: str, blind_spots: Sequence[str]) -> Sight:
+    return Sight("none", (), (*blind_spots, f"ebpf: {reason}"), (), reason)
 
 
 def _give_up_privileges(config: AgentConfig, sight: Sight, log: Log) -> Sight:
@@ -211,4 +221,4 @@ def _give_up_privileges(config: AgentConfig, sight: Sight, log: Log) -> Sight:
         problems.append(f"hardening: sensor without seccomp: {problem}")
     for text in problems:
         log.warning("hardening_incomplete", problem=text)
-    return Sight(sight.collector, sight.probes, (*sight.blind_spots, *problems), sight.attach_failures)
+    return replace(sight, blind_spots=(*sight.blind_spots, *problems))

@@ -21,6 +21,7 @@ _MAX_LOG_LINES = 200
 _MESSAGE_BYTES = 1 << 20
 """A verifier's log is one message, and its end says what is wrong."""
 
+_MAX_CAUSE_CHARS = 300
 _VERIFIER = "verifier: "
 _PROGRAM_AT_FAULT = re.compile(r"prog '(\w+)': .*fail", re.IGNORECASE)
 """libbpf names the program it gives up on in such a line, and the load of the whole object fails."""
@@ -132,7 +133,7 @@ class Libbpf:
         code = abs(status)
         symbol = errno.errorcode.get(code, str(code))
         cause = next((line for line in self._lines if line.startswith(_VERIFIER)), "") or next(iter(self._lines), "")
-        return f"{symbol}: {cause}" if cause else symbol
+        return f"{symbol}: {cause[:_MAX_CAUSE_CHARS]}" if cause else symbol
 
     def _print(self, level: int, form: int, arguments: int) -> int:
         """Take a line of libbpf's log. A va_list is, or decays to, a pointer on x86-64 and on arm64."""
