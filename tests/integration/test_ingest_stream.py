@@ -196,6 +196,7 @@ async def test_received_events_are_published_or_refused(ingest: Ingest) -> None:
         await one.send(frame(1, 5), frame(6, 7, change=_clear_kind), frame(13, 9))
         while acked_or_none(await one.hear()) != 21:
             pass
+        await settled(lambda: int(ingest.metrics.value(catalogue.EVENTS_ACKED)))
 
     value = ingest.metrics.value
     assert value(catalogue.EVENTS_RECEIVED) == 21

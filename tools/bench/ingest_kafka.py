@@ -11,6 +11,7 @@ import asyncio
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,8 @@ RUNS = 3
 WARM_UP_S = 2.0
 READY_TIMEOUT_S = 60.0
 TENANT = "bench"
+PARENTS = tuple(bytes([number]) * 16 for number in range(40))
+CONTAINERS = tuple(random.Random(number).randbytes(32).hex() for number in range(16))  # noqa: S311 - the same always
 
 
 def event(seqno: int, dice: random.Random) -> AgentEvent:
@@ -56,9 +59,9 @@ def event(seqno: int, dice: random.Random) -> AgentEvent:
     process.start_boot_ns = 10**12 + seqno * 10**6
     process.exe = dice.choice(("/usr/bin/python3.11", "/usr/bin/curl", "/usr/lib/postgresql/15/bin/postgres"))
     process.comm, process.user, process.uid = process.exe.rpartition("/")[2], "app", 1000
-    process.parent_process_uid = dice.randbytes(16)
+    process.parent_process_uid = dice.choice(PARENTS)
     process.cmdline = f"{process.exe} --config /etc/app/{dice.randrange(1000)}.yaml --shard {dice.randrange(64)}"
-    made.container.container_id = dice.randbytes(32).hex()
+    made.container.container_id = dice.choice(CONTAINERS)
     match seqno % 4:
         case 0:
             made.proc_exit.exit_code, made.proc_exit.duration_ns = 0, dice.randrange(1 << 40)
@@ -157,7 +160,7 @@ async def client(target: str, pki: Path, streams: int) -> None:
         print("ready", flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
             print(sum(one.acked_events for one in all_streams), flush=True)
-        os._exit(0)  # gRPC would wait for streams that never end
+        os._exit(0)  # whoever asked is gone; gRPC would wait for streams that never end
 
 
 @contextmanager
@@ -184,7 +187,10 @@ def ingest(bus: str, directory: Path) -> Iterator[tuple[psutil.Process, str]]:
             yield psutil.Process(process.pid), _address(log, process)
         finally:
             process.terminate()
-            process.wait(timeout=15)
+            try:
+                process.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def _address(log: Path, process: "subprocess.Popen[bytes]") -> str:
@@ -217,7 +223,10 @@ def measure(bus: str, streams: int, seconds: float) -> float:
                 stdout=subprocess.PIPE,
                 text=True,
             ) as agents:
-                return _sample(agents, process, seconds)
+                try:
+                    return _sample(agents, process, seconds)
+                finally:
+                    agents.kill()
 
 
 def _sample(agents: "subprocess.Popen[str]", process: psutil.Process, seconds: float) -> float:
@@ -236,8 +245,6 @@ def _sample(agents: "subprocess.Popen[str]", process: psutil.Process, seconds: f
     events, cpu, began_s = acked(), process.cpu_times(), time.monotonic()
     time.sleep(seconds)
     events, spent, took_s = acked() - events, process.cpu_times(), time.monotonic() - began_s
-    agents.stdin.close()
-    agents.wait(timeout=30)
     cpu_s = spent.user - cpu.user + spent.system - cpu.system
     print(
         f"  {events / cpu_s:,.0f} events/s per core: {events:,} events in {took_s:.1f} s, {cpu_s:.1f} s of CPU, "
@@ -278,6 +285,7 @@ def main() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(client(options.client, options.pki, options.streams))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the processes started here end too
     bus = options.bus or started_kafka()
     values = [measure(bus, options.streams, options.seconds) for _ in range(RUNS)]
     report(

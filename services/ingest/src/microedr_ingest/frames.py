@@ -66,9 +66,10 @@ def check_frame(sealed: bytes, host_id: str) -> CheckedFrame:
         _refuse(header, "UNKNOWN_KIND", f"event {header.first_seq + kinds.index(None)} is of no known kind")
 
     # 5.
-    for event in events:
-        if (event.host_id or host_id) != host_id or (_has(event, "host") and event.host.host_id not in ("", host_id)):
-            _refuse(header, "WRONG_HOST", f"event {event.seqno} names another host than the certificate")
+    named = {event.host_id for event in events}
+    named.update(event.host.host_id for event in events if _has(event, "host"))
+    if not named <= {"", host_id}:
+        _refuse(header, "WRONG_HOST", "an event names another host than the certificate")
 
     heartbeats: tuple[AgentHeartbeat, ...] = ()
     if "agent_heartbeat" in kinds:

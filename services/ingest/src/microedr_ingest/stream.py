@@ -34,9 +34,9 @@ _UNAVAILABLE = RefusalReason.REFUSAL_REASON_UNAVAILABLE
 _PAUSE_MS = 1000
 """How long an agent is asked to wait when the bus is away."""
 
-_ACK_DELAY_S = 0.005
-"""An ack may wait this long for others to join it, unless a quarter of the window is settled: sending one costs as
-much as checking a frame."""
+_ACK_DELAY_S = 0.01
+"""An ack may wait this long for others to join it, unless half of the window is settled: sending one costs as much
+as checking a frame."""
 
 _MAX_OUTBOX = 128
 _END_TIMEOUT_S = 1.0
@@ -228,7 +228,7 @@ class AgentStream:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            if not (self._outbox or self._reading_over or self._settled >= self._settings.window_frames // 4):
+            if not (self._outbox or self._reading_over or self._settled >= self._settings.window_frames // 2):
                 await asyncio.sleep(_ACK_DELAY_S)
             self._settled = 0
             while self._outbox:
