@@ -9,10 +9,14 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import pytest
+
 from microedr_chassis.bus.api import Bus, ConsumedRecord, Record, Subscription, TopicPartition, TopicSpec
 from microedr_chassis.bus.kafka import KafkaBus
 from microedr_chassis.bus.memory import MemoryBroker, MemoryBus
 from microedr_chassis.bus.sqlite import SqliteBus
+
+KAFKA = ("kafka", "kafka-low-rate")
 
 PARTITIONS = 4
 SESSION_TIMEOUT_S = 3.0
@@ -24,6 +28,11 @@ PATIENCE_S = 30.0
 TESTS = Path(__file__).resolve().parents[1]
 
 KEYS = [f"host-{number}".encode() for number in range(12)]
+
+
+def backends(*names: str) -> list[object]:
+    """Parameters for tests, marked as they must be."""
+    return [pytest.param(name, marks=pytest.mark.kafka) if name in KAFKA else name for name in names]
 
 
 class Backend:

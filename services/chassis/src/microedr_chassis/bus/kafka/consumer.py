@@ -23,6 +23,7 @@ _SLICE_S = 0.2
 """One poll. A call that comes while a cancelled fetch still polls waits this long."""
 
 _RETRY_S = 0.5
+_TROUBLE_S = 60.0
 _MAX_FETCH_BYTES = 8 * 1024 * 1024
 
 
@@ -95,6 +96,7 @@ class ConsumeThread:
         self._told = False
         self._closing = False
         self._fatal: KafkaError | None = None
+        self._troubled_s = float("-inf")
         self.paused: frozenset[TopicPartition] = frozenset()
         self.assigned: frozenset[TopicPartition] = frozenset()
         """Replaced as a whole, read from both threads."""
@@ -105,6 +107,10 @@ class ConsumeThread:
         if self._consumer is None:
             raise BusUnavailableError("the subscription is closed")
         return self._consumer
+
+    def had_trouble(self) -> bool:
+        """Whether a broker was lost in the last session or the minute before it."""
+        return time.monotonic() - self._troubled_s < self._options.session_timeout_s + _TROUBLE_S
 
     def start(self) -> None:
         """Join the group, at the first fetch."""
@@ -201,6 +207,8 @@ class ConsumeThread:
         """From librdkafka, in ``poll``; what is not fatal it mends itself."""
         if is_fatal(error):
             self._fatal = error
+        else:
+            self._troubled_s = time.monotonic()
 
     def _judge(self, error: KafkaError, message: Message) -> None:
         """Raise what the consumer must know; librdkafka goes on with the rest by itself."""

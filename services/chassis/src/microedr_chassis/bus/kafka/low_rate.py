@@ -40,6 +40,8 @@ _MAX_POLL_S = 300.0
 _REBALANCE_MS = 60_000
 _RETRY_S = 0.5
 _GET_MS = 1000
+_BACKOFF_MS = 500
+"""While a broker is away; aiokafka has no growing one."""
 
 
 @dataclass(slots=True)
@@ -75,6 +77,7 @@ class LowRateSubscription(ConsumerRebalanceListener):  # type: ignore[misc]  # a
             session_timeout_ms=options.session_timeout_ms,
             rebalance_timeout_ms=_REBALANCE_MS,
             heartbeat_interval_ms=options.heartbeat_ms,
+            retry_backoff_ms=_BACKOFF_MS,
             max_poll_interval_ms=int(_MAX_POLL_S * 1000),
             max_partition_fetch_bytes=1_048_576,
             isolation_level="read_committed",

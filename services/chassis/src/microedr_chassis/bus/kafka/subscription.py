@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
 
+import structlog
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from microedr_chassis.bus.api import ConsumedRecord, RebalanceListener, TopicPartition
@@ -13,7 +14,9 @@ from microedr_chassis.bus.kafka.client import Wanted
 from microedr_chassis.bus.kafka.consumer import ConsumeThread, Event, Failed, Fetched, Gained, Losing
 from microedr_chassis.bus.kafka.leave import leave_group
 from microedr_chassis.bus.kafka.offsets import Link
-from microedr_chassis.errors import BusUnavailableError
+from microedr_chassis.errors import BusFencedError, BusUnavailableError
+
+_log = structlog.get_logger()
 
 
 class KafkaSubscription:
@@ -23,7 +26,9 @@ class KafkaSubscription:
         self._link = link
         self._group = wanted.group
         self._listener = listener
+        self._wanted = wanted
         self._thread = ConsumeThread(link.options, wanted, self._on_event)
+        self._lost: list[TopicPartition] = []
         self._events: deque[Event] = deque()
         self._has_event = asyncio.Event()
         self._asked = False
@@ -67,12 +72,31 @@ class KafkaSubscription:
             self._events.popleft()
             self._thread.done()
             return
+        if isinstance(event, Failed) and isinstance(event.error, BusFencedError) and self._thread.had_trouble():
+            await self._begin_anew()
+            event = Fetched(())
         self._events.popleft()
         self._asked = False
         if isinstance(event, Failed):
             raise event.error
         if isinstance(event, Fetched):
             self._ready.extend(event.records)
+
+    async def _begin_anew(self) -> None:
+        """Join again with another consumer.
+
+        When a broker dies in the middle of a join, librdkafka can come back with the id of before and
+        the coordinator takes it for a stranger who goes by the name of the new one: itself.
+        """
+        _log.warning("kafka_consumer_fenced_by_itself", group=self._group, member=self._wanted.member)
+        self._lost += sorted(self._thread.assigned)
+        await self._thread.close()
+        if self._lost and self._listener is not None:
+            await self._listener.revoked(self, self._lost)
+        self._lost = []
+        self._ready.clear()
+        self._thread = ConsumeThread(self._link.options, self._wanted, self._on_event)
+        self._thread.start()
 
     async def _withdraw(self, sources: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
         """Take back what was polled of these and not returned; where each must go on."""

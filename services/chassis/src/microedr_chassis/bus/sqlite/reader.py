@@ -9,6 +9,7 @@ import queue
 import select
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -93,9 +94,11 @@ class Reader:
     def _run(self) -> None:
         pipe = select.poll()
         pipe.register(self._session.fileno(), select.POLLIN)
+        next_look_s = 0.0
         while True:
             # Alone on the file there is nobody to look after; whoever comes writes into the pipe.
-            idle = not pipe.poll(REAP_S * 1000 if self._watching and not self._alone else None)
+            looks = self._watching and not self._alone
+            pipe.poll(max(0.0, next_look_s - time.monotonic()) * 1000 if looks else None)
             changed = self._session.drain()
             while not self._queue.empty():
                 job = self._queue.get_nowait()
@@ -103,8 +106,9 @@ class Reader:
                     self._close()
                     return
                 self._post(_settle, job[1], self._attempt(job[0]))
-            if self._watching and (changed or idle):
+            if self._watching and (changed or (looks and time.monotonic() >= next_look_s)):
                 self._look()
+                next_look_s = time.monotonic() + REAP_S
             elif changed:
                 self._alone = False
 

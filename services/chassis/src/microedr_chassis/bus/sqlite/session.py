@@ -43,7 +43,8 @@ class Session:
             return
         unborn = self._directory / f".{self.name}"
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._directory.mkdir(mode=0o700, exist_ok=True)
             os.mkfifo(unborn, 0o600)
             self._descriptor = os.open(unborn, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
             # Renamed once it is open: nobody ever finds it closed while it lives.
