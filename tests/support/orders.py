@@ -5,11 +5,14 @@ from dataclasses import dataclass, field
 
 from nacl.signing import SigningKey
 
+from microedr.ids import process_key, process_uid
 from microedr.signing import ACTION_PAYLOAD_TYPE, key_id, pre_authentication_encoding
 from microedr.v1.action_pb2 import Action, ActionType, ProcessTarget, Signature, SignedAction
 
 TENANT = "acme"
 HOST = "host-a"
+BOOT = "boot-1"
+PROCESS_KEY = process_key(HOST, BOOT)
 NONCE = bytes(range(16))
 NOW_UNIX_NS = 1_750_000_000_000_000_000
 SECOND_NS = 1_000_000_000
@@ -27,13 +30,15 @@ class Order:
     action_id: str = str(uuid.UUID(int=7))
     tenant_id: str = TENANT
     host_id: str = HOST
+    boot_id: str = BOOT
     session_nonce: bytes = NONCE
     sequence: int = 1
     not_before_unix_ns: int = NOW_UNIX_NS - 30 * SECOND_NS
     expires_unix_ns: int = NOW_UNIX_NS + 120 * SECOND_NS
     type: ActionType.ValueType = ActionType.ACTION_TYPE_KILL_PROCESS
     pid: int = 4242
-    process_uid: bytes = b"p" * 16
+    process_uid: bytes | None = None
+    """None: the right one for pid and start."""
     start_boot_ns: int = 99 * SECOND_NS
     exe: str = "/tmp/evil"
     approved_by: tuple[str, ...] = field(default=("rule:demo",))
@@ -50,12 +55,18 @@ class Order:
             expires_unix_ns=self.expires_unix_ns,
             type=self.type,
             process=ProcessTarget(
-                pid=self.pid, process_uid=self.process_uid, start_boot_ns=self.start_boot_ns, exe=self.exe
+                pid=self.pid,
+                process_uid=self._process_uid() if self.process_uid is None else self.process_uid,
+                start_boot_ns=self.start_boot_ns,
+                exe=self.exe,
             ),
             reason="alert:1",
             alert_id="1",
             approved_by=self.approved_by,
         )
+
+    def _process_uid(self) -> bytes:
+        return process_uid(process_key(HOST, self.boot_id), self.pid, self.start_boot_ns)
 
     def sign(self) -> bytes:
         """A serialised SignedAction."""

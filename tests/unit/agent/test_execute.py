@@ -21,7 +21,7 @@ from microedr_agent.responder.journal import Journal
 from microedr_agent.responder.keyring import Keyring
 from microedr_agent.responder.kill import hold_process, read_facts
 from microedr_agent.responder.verify import Identity
-from support.orders import HOST, KEY, NONCE, NOW_UNIX_NS, OTHER_KEY, SECOND_NS, TENANT, Order
+from support.orders import HOST, KEY, NONCE, NOW_UNIX_NS, OTHER_KEY, PROCESS_KEY, SECOND_NS, TENANT, Order
 
 
 @dataclass
@@ -35,6 +35,7 @@ class _Rig:
         self.journal = Journal(str(self.path / "journal"), now_unix_ns=self.now_unix_ns)
         self.executor = Executor(
             identity=Identity(TENANT, HOST, NONCE),
+            process_key=PROCESS_KEY,
             keyring=Keyring([bytes(KEY.verify_key)]),
             allowed_types=[ActionType.KILL_PROCESS],
             guardrails=lambda: Guardrails(own_pids=self.own_pids),
@@ -108,6 +109,7 @@ def test_a_process_whose_file_was_deleted_is_killed(rig: _Rig, victims: Victims,
     ("flaw", "reason"),
     [
         pytest.param({"start_boot_ns": PROCESS_TICK_NS}, "pid_reused", id="other start"),
+        pytest.param({"process_uid": b"p" * 16}, "other_process", id="other process_uid"),
         pytest.param({"exe": "/bin/sleep"}, "exe_changed", id="other executable"),
         pytest.param({"key": OTHER_KEY}, "bad_signature", id="forged"),
         pytest.param({"host_id": "host-b"}, "other_host", id="for another host"),

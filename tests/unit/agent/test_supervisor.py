@@ -15,6 +15,7 @@ import pytest
 
 from microedr.limits import PROCESS_TICK_NS
 from microedr.v1.action_pb2 import ActionResult, ActionState
+from microedr_agent.boot import read_boot_id
 from microedr_agent.ipc import Channel, connect
 from microedr_agent.ipc_messages import ActionOrder, ActionReport, ActionReportAck, SessionNonce
 from microedr_agent.responder.kill import read_facts
@@ -236,6 +237,7 @@ def _order(pid: int, nonce: bytes, number: int = 7) -> Order:
     facts, now_unix_ns = read_facts(pid), time.time_ns()
     return Order(
         action_id=f"00000000-0000-0000-0000-{number:012d}",
+        boot_id=read_boot_id(),
         session_nonce=nonce,
         sequence=number,
         not_before_unix_ns=now_unix_ns - 10**9,

@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
+from microedr.ids import process_key
+from microedr_agent.boot import read_boot_id
 from microedr_agent.config import AgentConfig
 from microedr_agent.errors import IpcError, JournalError
 from microedr_agent.ipc import Channel, Listener
@@ -57,6 +59,7 @@ class Responder:
         )
         self._executor = Executor(
             identity=Identity(config.tenant_id, config.host_id, self.session_nonce),
+            process_key=process_key(config.host_id, read_boot_id()),
             keyring=keyring,
             allowed_types=allowed,
             guardrails=lambda: Guardrails(own_pids=own_pids(), protected=actions.protected),

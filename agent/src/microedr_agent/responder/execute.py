@@ -49,6 +49,7 @@ class Executor:
         self,
         *,
         identity: Identity,
+        process_key: bytes,
         keyring: Keyring,
         allowed_types: Collection[ActionType],
         guardrails: Callable[[], Guardrails],
@@ -59,6 +60,7 @@ class Executor:
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._identity = identity
+        self._process_key = process_key
         self._keyring = keyring
         self._allowed_types = frozenset(allowed_types)
         self._guardrails = guardrails
@@ -97,7 +99,7 @@ class Executor:
             forbidden = self._guardrails().forbids(held.facts)
             if forbidden is not None:
                 raise ActionRefusedError(forbidden)
-            require_same(held.facts, action.process)
+            require_same(held.facts, action.process, self._process_key)
             if not self._rate.admit(self._clock_s()):
                 raise ActionRefusedError(Reason.RATE_LIMITED)
             self._journal.record_intent(action, now_unix_ns=self._clock_unix_ns())

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from microedr.ids import process_uid
 from microedr.limits import PROCESS_TICK_NS
 from microedr_agent.errors import ActionFailedError, ActionRefusedError
 from microedr_agent.responder.action import ProcessTarget
@@ -84,17 +85,25 @@ def read_facts(pid: int) -> ProcessFacts:
     return ProcessFacts(pid=pid, start_ticks=int(fields[19]), is_kernel_thread=is_kernel_thread, exe=exe)
 
 
-def require_same(facts: ProcessFacts, target: ProcessTarget) -> None:
+def require_same(facts: ProcessFacts, target: ProcessTarget, process_key: bytes) -> None:
     """Require that ``facts`` are of the process that ``target`` names.
 
     Start times are compared in ticks, executables by path. The kernel names a path from the root of its
     mounts, ``/proc`` from this process's root: below a chroot, and only there, the latter is the end of the former.
 
+    Args:
+        facts: Of the process held.
+        target: What the order says of it.
+        process_key: Of this host and boot; makes pid and start a ``process_uid``.
+
     Raises:
-        ActionRefusedError: PID_REUSED or EXE_CHANGED: an innocent process may have this pid now.
+        ActionRefusedError: PID_REUSED or EXE_CHANGED: an innocent process may have this pid now. OTHER_PROCESS:
+            the order names one process and points at another.
     """
     if facts.start_ticks != target.start_boot_ns // PROCESS_TICK_NS:
         raise ActionRefusedError(Reason.PID_REUSED)
+    if process_uid(process_key, target.pid, target.start_boot_ns) != target.process_uid:
+        raise ActionRefusedError(Reason.OTHER_PROCESS)
     # Without a link to compare (kernel threads, EACCES) the guardrails decide, and refuse.
     if target.exe and facts.exe and not _same_exe(facts.exe, without_deleted_mark(target.exe)):
         raise ActionRefusedError(Reason.EXE_CHANGED)

@@ -25,6 +25,7 @@ class Reason(enum.StrEnum):
     OWN_PROCESS = "own_process"
     PROTECTED = "protected"
     PID_REUSED = "pid_reused"
+    OTHER_PROCESS = "other_process"
     EXE_CHANGED = "exe_changed"
     EXE_UNREADABLE = "exe_unreadable"
     GONE = "gone"

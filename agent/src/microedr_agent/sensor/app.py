@@ -14,6 +14,7 @@ sys.modules.setdefault("_hashlib", None)  # type: ignore[arg-type]  # None is ho
 # ruff: noqa: E402 - see above
 from microedr.ids import process_key
 from microedr_agent import privileges, seccomp
+from microedr_agent.boot import read_boot_id
 from microedr_agent.child import ChildContext
 from microedr_agent.config import AgentConfig
 from microedr_agent.errors import EbpfUnavailableError
@@ -23,7 +24,7 @@ from microedr_agent.sensor.clock import WallClock
 from microedr_agent.sensor.collector import Collector
 from microedr_agent.sensor.encode import Encoder
 from microedr_agent.sensor.frames import FrameBuffer
-from microedr_agent.sensor.hostfacts import read_boot_id, read_host_facts
+from microedr_agent.sensor.hostfacts import read_host_facts
 from microedr_agent.sensor.loader import Probe, load_probes
 from microedr_agent.sensor.own_events import frame_head
 from microedr_agent.sensor.processes import ProcessTable

@@ -6,14 +6,8 @@ from pathlib import Path
 from microedr_agent import __version__
 from microedr_agent.sensor.own_events import HostFacts
 
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _RELEASES = (Path("/etc/os-release"), Path("/usr/lib/os-release"))
 _PRETTY_NAME = "PRETTY_NAME="
-
-
-def read_boot_id() -> str:
-    """The kernel's name for this boot; with the host's id it is part of every process's name."""
-    return _BOOT_ID.read_text(encoding="ascii").strip()
 
 
 def read_host_facts(host_id: str, boot_id: str, collector: str) -> HostFacts:
