@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from microedr_agent import __version__
+from microedr_agent.config_files import require_files
 from microedr_agent.config_sources import LoadedConfig, load_config, settings
 from microedr_agent.errors import AgentError
 from microedr_agent.lasting import EXIT_UNUSABLE, LASTING, run_lasting
@@ -38,12 +39,15 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def load(arguments: Sequence[str]) -> LoadedConfig:
-    """The settings that a command line leads to; ends the process, as argparse does, when it is wrong.
+    """The settings that a lasting command leads to; ends the process, as argparse does, when the line is wrong.
 
     Raises:
-        ConfigError: A setting is.
+        ConfigError: A setting is, or what it names on disk.
     """
-    return _load(_parser().parse_args(arguments))
+    parsed = _parser().parse_args(arguments)
+    loaded = _load(parsed)
+    require_files(parsed.command, loaded)
+    return loaded
 
 
 def _load(parsed: argparse.Namespace) -> LoadedConfig:
