@@ -6,8 +6,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from microedr_chassis.lifecycle import Health
-from microedr_standalone.errors import UsageError
+from microedr_standalone.errors import StartError, UsageError
 from microedr_standalone.state import StateDir, default_state_dir, write_json
+
+
+def forget_ready_file(path: Path | None) -> None:
+    """Remove the ready file of an earlier run: nothing is ready yet.
+
+    Raises:
+        UsageError: There can be no such file: told before anything is started.
+    """
+    if path is None:
+        return
+    if not path.parent.is_dir():
+        raise UsageError(f"--ready-file {path}: there is no directory {path.parent}")
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UsageError(f"--ready-file {path}: {error.strerror}") from error
 
 
 class Announcer:
@@ -46,7 +62,10 @@ class Announcer:
             "host_id": self._host_id,
             "agent": dict(self._agent()),
         }
-        write_json(self._state.endpoints, content)
+        try:
+            write_json(self._state.endpoints, content)
+        except OSError as error:
+            raise StartError(f"{self._state.endpoints}: {error.strerror}") from error
         if self._ready_file is not None:
             try:
                 write_json(self._ready_file, content)

@@ -3,11 +3,13 @@
 import fcntl
 import json
 import os
+import stat
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from microedr.ids import is_valid_name
 from microedr_standalone.errors import UsageError
 
 
@@ -19,6 +21,9 @@ def default_state_dir() -> Path:
         return Path("/var/lib/microedr")
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / "microedr"
+
+
+_PASSABLE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +74,12 @@ class StateDir:
             UsageError: It cannot be created or written.
         """
         try:
-            # The agent's unprivileged processes must pass through to their own directory.
             self.root.mkdir(mode=0o711, parents=True, exist_ok=True)
-            self.root.chmod(0o711)
+            # The agent's unprivileged processes must pass through to their own directory. Nothing is taken away:
+            # the directory may be older than its use.
+            mode = stat.S_IMODE(self.root.stat().st_mode)
+            if mode & _PASSABLE != _PASSABLE:
+                self.root.chmod(mode | _PASSABLE)
             for path in (self.pki, self.bus.parent, self.signing_key.parent, self.endpoints.parent):
                 path.mkdir(mode=0o700, exist_ok=True)
             self.agent.mkdir(mode=0o711, exist_ok=True)
@@ -84,7 +92,10 @@ class StateDir:
         Raises:
             UsageError: Another process has it.
         """
-        descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise UsageError(f"--state-dir {self.root}: {error.strerror}") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -93,13 +104,23 @@ class StateDir:
         return descriptor
 
     def host_id(self) -> str:
-        """This machine's host id: drawn at the first start, the same ever after."""
+        """This machine's host id: drawn at the first start, the same ever after.
+
+        Raises:
+            UsageError: It cannot be kept, or what is kept is no host id.
+        """
         path = self.root / "host-id"
-        if path.exists():
-            return path.read_text().strip()
-        drawn = str(uuid.uuid4())
-        write_atomically(path, f"{drawn}\n", mode=0o644)
-        return drawn
+        try:
+            if not path.exists():
+                write_atomically(path, f"{uuid.uuid4()}\n", mode=0o644)
+            known = path.read_text("utf-8").strip()
+        except OSError as error:
+            raise UsageError(f"{path}: {error.strerror}") from error
+        except UnicodeDecodeError:
+            known = ""
+        if not is_valid_name(known):
+            raise UsageError(f"{path}: not a host id: 1 to 64 of A-Z, a-z, 0-9, '.', '_' and '-'")
+        return known
 
 
 def write_atomically(path: Path, text: str, *, mode: int) -> None:

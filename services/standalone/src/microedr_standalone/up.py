@@ -20,7 +20,7 @@ from microedr_alerts.app import AlertsService
 from microedr_alerts.settings import AlertsSettings
 from microedr_chassis.bus.connect import connect_bus
 from microedr_chassis.endpoint import Endpoint
-from microedr_chassis.errors import BusTopicError, ChassisError, IdentityError, SettingsError
+from microedr_chassis.errors import BusDamagedError, BusTopicError, ChassisError, IdentityError, SettingsError
 from microedr_chassis.group import ServiceGroup
 from microedr_chassis.identity import PkiPaths, ensure_pki
 from microedr_chassis.logging import configure_logging
@@ -35,7 +35,7 @@ from microedr_detector.settings import DetectorSettings
 from microedr_ingest.app import IngestService
 from microedr_ingest.settings import IngestSettings
 from microedr_standalone.agent_child import AgentChild, AgentFiles, NoAgent
-from microedr_standalone.announce import Announcer
+from microedr_standalone.announce import Announcer, forget_ready_file
 from microedr_standalone.demo import RULE_ID
 from microedr_standalone.errors import StartError, UsageError
 from microedr_standalone.state import StateDir
@@ -76,13 +76,12 @@ def run(options: UpOptions) -> None:
     state = StateDir(options.state_dir)
     state.prepare()
     claim = state.lock()
-    if options.ready_file is not None:
-        options.ready_file.unlink(missing_ok=True)  # of an earlier run: nothing is ready yet
     try:
+        forget_ready_file(options.ready_file)
         configure_logging("standalone", options.log_level)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_Up(options, state).run())
-    except (SettingsError, BusTopicError, IdentityError) as error:
+    except (SettingsError, BusTopicError, BusDamagedError, IdentityError) as error:
         raise UsageError(str(error)) from error
     except ChassisError as error:
         raise StartError(str(error)) from error
