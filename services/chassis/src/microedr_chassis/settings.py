@@ -61,7 +61,8 @@ def load_settings(cls: type[SettingsT], **overrides: Any) -> SettingsT:
         return cls(**overrides)
     except ValidationError as error:
         complaints = [
-            f"{_variable(cls, str(e['loc'][0]) if e['loc'] else '')}: {_complaint(e['type'], e['msg'])}"
+            # A complaint without a place is about several settings, and names them itself.
+            (f"{_variable(cls, str(e['loc'][0]))}: " if e["loc"] else "") + _complaint(e["type"], e["msg"])
             for e in error.errors(include_input=False, include_url=False, include_context=False)
         ]
         raise SettingsError("; ".join(complaints)) from None
