@@ -15,8 +15,9 @@ from microedr_chassis.tracing import new_trace_id
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
     stream, handlers, level = io.StringIO(), logging.getLogger().handlers[:], logging.getLogger().level
+    before = structlog.get_config()
     yield stream
-    structlog.reset_defaults()
+    structlog.configure(**before)
     logging.getLogger().handlers[:] = handlers
     logging.getLogger().setLevel(level)
 
