@@ -35,13 +35,15 @@ async def find_starts(
         BusUnavailableError: The bus is away.
     """
     committed = {source: await subscription.committed(source) for source in sources}
-    times = [
-        await _time_of(subscription, source, offset, now_unix_ns)
-        for source, offset in committed.items()
-        if offset is not None
-    ]
-    if not times:
+    if all(offset is None for offset in committed.values()):
         return {source: Start(source, 0, 0) for source in sources}
+    # A topic without a commit is read from its first record on, and what that needs of the others as well.
+    times = [
+        await _time_of(
+            subscription, source, await subscription.offset_at(source, 0) if offset is None else offset, now_unix_ns
+        )
+        for source, offset in committed.items()
+    ]
     since_unix_ns = replay_since(min(times))
     starts = {}
     for source, offset in committed.items():
