@@ -4,13 +4,14 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 CODE := proto/src agent/src rules/src services tests tools
+UV := $(shell command -v uv || echo .tools/bin/uv)
 PYTEST := $(BIN)/python -m pytest -q
 
 .PHONY: help setup run demo test check format generate bpf kafka kafka-stop dist clean \
 	test-unit test-conformance test-integration test-kernel test-e2e bench
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9%-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what `make run` needs; quick when there is nothing to do
 	@tools/setup run
@@ -57,8 +58,9 @@ format: ## Rewrite the code in the house's format
 	$(BIN)/ruff format $(CODE)
 	$(BIN)/ruff check --fix $(CODE)
 
-generate: ## Regenerate code from proto/ and docs from the code
+generate: setup ## Regenerate code from proto/ and docs from the code
 	proto/generate.sh
+	$(BIN)/python -m microedr_chassis.catalogue docs/metrics.md
 
 bpf: ## Build the BPF objects
 	$(MAKE) -C agent/bpf
@@ -69,9 +71,9 @@ kafka: test-setup ## Start a real Kafka on this machine for trying things out
 kafka-stop: ## Stop it
 	tools/kafka stop
 
-dist: setup ## Build a wheel of every member into dist/
-	$(BIN)/python -m build --version >/dev/null 2>&1 || true
-	@for member in proto rules agent services/*; do .tools/bin/uv build --quiet --wheel --out-dir dist $$member || uv build --quiet --wheel --out-dir dist $$member || exit 1; done; ls dist
+dist: setup ## Build a wheel of every member into dist/, the agent's with its BPF objects
+	@for member in proto rules agent services/*; do $(UV) build --quiet --wheel --out-dir dist $$member || exit 1; done
+	@ls -1 dist
 
 bench: test-setup ## Run every benchmark; results in build/bench/*.json and a table
 	$(BIN)/python -m tools.bench.run
