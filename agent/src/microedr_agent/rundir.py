@@ -1,7 +1,9 @@
 """The run directory: where the sockets of the agent's processes meet, and the page that says how they are."""
 
+import fcntl
 import json
 import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +16,9 @@ _SHARED_MODE = 0o1770
 
 _PRIVATE_MODE = 0o700
 _STATUS_MODE = 0o644
+_LOCK_FILE = "lock"
+_LOCK_TIMEOUT_S = 1.0
+_LOCK_POLL_S = 0.05
 _ROOT = 0
 
 
@@ -33,6 +38,33 @@ def prepare_run_dir(config: AgentConfig) -> None:
             path.chmod(_PRIVATE_MODE)
     except OSError as error:
         raise ConfigError(f"run_dir: {path}: {error.strerror}") from error
+
+
+def hold_run_dir(run_dir: Path) -> int:
+    """Claim the directory for this process; the claim ends with it, and is not its children's.
+
+    An agent that was killed may be on its way out: it is waited for.
+
+    Raises:
+        ConfigError: Another agent has it.
+    """
+    path = run_dir / _LOCK_FILE
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"run_dir: {path}: {error.strerror}") from error
+    due_s = time.monotonic() + _LOCK_TIMEOUT_S
+    while True:
+        try:
+            # Of POSIX's kind, for flock's would live on in forked children.
+            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() < due_s:
+                time.sleep(_LOCK_POLL_S)
+                continue
+            os.close(fd)
+            raise ConfigError(f"run_dir: {run_dir}: another agent runs here; stop it first") from None
+        return fd
 
 
 def write_status(run_dir: Path, status: Mapping[str, object]) -> None:

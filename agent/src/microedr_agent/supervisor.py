@@ -20,7 +20,7 @@ from microedr_agent.child import EXIT_UNUSABLE, Announce, Child, ChildContext, C
 from microedr_agent.config import AgentConfig
 from microedr_agent.errors import IpcError, JournalError, KeyringError
 from microedr_agent.log import Log
-from microedr_agent.rundir import prepare_run_dir, write_status
+from microedr_agent.rundir import hold_run_dir, prepare_run_dir, write_status
 
 if TYPE_CHECKING:
     from microedr_agent.responder.app import Responder
@@ -50,10 +50,11 @@ class Supervisor:
         """Run until a signal; returns the exit status.
 
         Raises:
-            ConfigError: The run directory cannot be used.
+            ConfigError: The run directory cannot be used, or another agent runs on it.
         """
         privileges.name_process("microedr-agent")
         prepare_run_dir(self._config)
+        hold_run_dir(self._config.run_dir)
         self._harden()
         with self._signals():
             for child in self._children:

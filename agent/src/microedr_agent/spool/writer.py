@@ -298,5 +298,5 @@ def _lock(directory: Path) -> int:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         os.close(fd)
-        raise SpoolLockedError(f"{directory}: another sensor writes here") from error
+        raise SpoolLockedError(f"{directory.resolve()}: another sensor writes here") from error
     return fd
