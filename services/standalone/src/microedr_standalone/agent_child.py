@@ -17,6 +17,8 @@ import yaml
 
 from microedr_chassis.backoff import Backoff
 from microedr_chassis.lifecycle import Health
+from microedr_standalone.errors import StartError
+from microedr_standalone.leftover import die_with_parent, stop_leftover
 
 _log = structlog.get_logger()
 
@@ -96,9 +98,17 @@ class AgentChild:
         self._stopping = asyncio.Event()
 
     async def start(self) -> None:
-        """Start it and wait until it collects or says why it does not; neither is an error."""
-        self._files.write(self._ingest_url())
-        self._files.status.unlink(missing_ok=True)
+        """Start it and wait until it collects or says why it does not; neither is an error.
+
+        Raises:
+            StartError: Its configuration cannot be written.
+        """
+        await stop_leftover(self._files.config)
+        try:
+            self._files.write(self._ingest_url())
+            self._files.status.unlink(missing_ok=True)
+        except OSError as error:
+            raise StartError(f"{error.filename or self._files.root}: {error.strerror}") from error
         process = await self._spawn()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(READY_TIMEOUT_S):
@@ -153,6 +163,7 @@ class AgentChild:
     async def _spawn(self) -> asyncio.subprocess.Process:
         # A session of its own: Ctrl-C in the terminal reaches `up` alone, which then stops the agent in order.
         self._process = await asyncio.create_subprocess_exec(
+            *die_with_parent(),
             sys.executable,
             "-m",
             "microedr_agent",
