@@ -226,6 +226,24 @@ async def test_while_the_bus_is_away_frames_are_refused_for_now_and_the_stream_s
     assert acked(answer) == 3
 
 
+async def test_what_follows_a_frame_that_was_refused_for_now_is_not_published_before_it(ingest: Ingest) -> None:
+    async with agent(ingest) as one:
+        await one.greet()
+        ingest.bus.away_for = 1  # back before the agent can know that it was away
+        await one.send(frame(1, 3), frame(4, 3), frame(7, 3))
+        refused: list[int] = []
+        while len(refused) < 3:
+            answer = await one.hear()
+            refused += [answer.refusal.first_seq] if answer.HasField("refusal") else []
+        await one.send(frame(1, 3), frame(4, 3), frame(7, 3))
+        while (answer := await one.hear()).ack.through_seq < 9:
+            assert not answer.HasField("refusal")
+    published = [int(record.headers[headers.FIRST_SEQ]) for record in await ingest.published_events()]
+
+    assert refused == [1, 4, 7]
+    assert published == [1, 4, 7]
+
+
 async def test_a_frame_that_failed_holds_back_the_acks_of_all_after_it_until_it_is_sent_again(
     ingest: Ingest,
 ) -> None:

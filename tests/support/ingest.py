@@ -33,6 +33,8 @@ class HeldBus(MemoryBus):
     def __init__(self, broker: MemoryBroker | None = None) -> None:
         super().__init__(broker)
         self.hold = False
+        self.away_for = 0
+        """So many submits of events are answered with BusUnavailableError."""
         self.full = 0
         """So many submits of events are answered with BusFullError."""
         self.held: deque[tuple[Record, asyncio.Future[Place]]] = deque()
@@ -40,7 +42,12 @@ class HeldBus(MemoryBus):
 
     def submit(self, record: Record) -> "asyncio.Future[Place]":
         """See ``Bus``."""
-        if not self.hold or not record.topic.startswith("microedr.events"):
+        if not record.topic.startswith("microedr.events"):
+            return super().submit(record)
+        if self.away_for:
+            self.away_for -= 1
+            raise BusUnavailableError("away, says the test")
+        if not self.hold:
             return super().submit(record)
         if self.full:
             self.full -= 1

@@ -203,7 +203,10 @@ class AgentStream:
         def settled(outcome: "asyncio.Future[object]") -> None:
             # Also when the stream is long gone: the bus held the bytes until now.
             self._budget.give_back(size_bytes)
-            if not outcome.cancelled() and outcome.exception() is None:
+            error = None if outcome.cancelled() else outcome.exception()
+            if outcome.cancelled() or isinstance(error, BusUnavailableError):
+                self._window.hold_back(frame.header)
+            elif error is None:
                 self._counters.events_published.inc(frame.header.count)
             self._settled += 1
             self._wake.set()
@@ -221,6 +224,8 @@ class AgentStream:
     ) -> None:
         if count and header is not None:
             self._counters.events_received.inc(header.count)
+        if reason == _UNAVAILABLE and header is not None:
+            self._window.hold_back(header)
         self._window.add(UnderWay(header, arrived_s, verdict=Verdict(reason, detail)))
         self._wake.set()
 

@@ -105,6 +105,15 @@ class FrameWindow:
         del self._stalled[key]
         return False
 
+    def hold_back(self, header: FrameHeader) -> None:
+        """From now on ``must_wait`` holds for what follows ``header`` in its sequence, until that is sent again.
+
+        To be called at once when a frame cannot be published for now: the bus may take the very next one, and
+        consumers would then count this one, sent again, among the duplicates.
+        """
+        key = (header.epoch_id, header.lane)
+        self._stalled[key] = min(header.first_seq, self._stalled.get(key, header.first_seq))
+
     def answers(self) -> Iterator[Answer]:
         """Answers to the frames at the front that are settled: acks summed up, refusals one by one, in order."""
         durable: dict[_EpochLane, list[UnderWay]] = {}
@@ -124,8 +133,8 @@ class FrameWindow:
 
     def _stall(self, header: FrameHeader) -> None:
         """Refuse what follows ``header`` in its sequence until that is sent again."""
+        self.hold_back(header)
         key = (header.epoch_id, header.lane)
-        self._stalled[key] = min(header.first_seq, self._stalled.get(key, header.first_seq))
         if len(self._stalled) > _MAX_STALLED:
             raise OverflowError(f"more than {_MAX_STALLED} epochs wait for a frame")
         behind = Verdict(_UNAVAILABLE, f"sequence {header.first_seq} has to come first")
