@@ -19,9 +19,11 @@ _OPEN_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 class SpoolSink:
     """An ``EventSink`` over a ``SpoolWriter`` and its ``SpoolDoor``."""
 
-    def __init__(self, writer: SpoolWriter, door: SpoolDoor) -> None:
+    def __init__(self, writer: SpoolWriter, door: SpoolDoor, log: Log) -> None:
         self._writer = writer
         self._door = door
+        self._log = log
+        self._told_trouble = ""
 
     @property
     def next_seq(self) -> int:
@@ -36,6 +38,8 @@ class SpoolSink:
         """As the protocol says."""
         self._door.offer(self._writer.commit())
         self._door.poll()
+        if self._writer.trouble != self._told_trouble:
+            self._tell_trouble(self._writer.trouble)
 
     def take_losses(self) -> Sequence[LossReport]:
         """As the protocol says."""
@@ -65,6 +69,15 @@ class SpoolSink:
         self._door.offer(self._writer.close())
         self._door.poll()
         self._door.close()
+
+    def _tell_trouble(self, trouble: str) -> None:
+        """Once when the disk stops taking what is written, once when it takes it again."""
+        unsynced_events = self._writer.statistics().unsynced_events
+        if trouble:
+            self._log.error("spool_unwritable", reason=trouble, unsynced_events=unsynced_events)
+        else:
+            self._log.warning("spool_writable_again", unsynced_events=unsynced_events)
+        self._told_trouble = trouble
 
 
 class Places:
@@ -106,7 +119,7 @@ class Places:
             )
         finally:
             os.fchdir(self._spool_fd)
-        return SpoolSink(writer, door)
+        return SpoolSink(writer, door, log)
 
 
 def _open_directory(path: Path, name: str) -> int:

@@ -88,6 +88,8 @@ class SpoolWriter:
         """Damage that recovery found, for the log."""
         self._holdings = Holdings(directory, recovered, self._key, disk=disk, clock=clock)
         self._tail = Tail(directory, self._key, self._segment_bytes, disk)
+        self.trouble = ""
+        """Why the disk takes nothing now; empty when it does."""
         self._chain = FIRST_CHAIN
         self._waiting: deque[WaitingFrame] = deque()
         self._waiting_bytes = 0
@@ -166,7 +168,7 @@ class SpoolWriter:
             try:
                 while self._waiting:
                     extents.append(self._write_some())
-                self._backoff_s = FIRST_BACKOFF_S
+                self._backoff_s, self.trouble = FIRST_BACKOFF_S, ""
             except OSError as error:
                 self._put_off(error)
         self._holdings.maintain(self._tail.segment)
@@ -271,6 +273,7 @@ class SpoolWriter:
     def _put_off(self, error: OSError) -> None:
         """After an I/O error: pause, or give the oldest segment up where the disk is full."""
         self._io_errors_total += 1
+        self.trouble = error.strerror or str(error)
         # A file of that number may be there, if it could not be removed.
         self._holdings.accounts.next_number += 1
         if error.errno in _FULL:
