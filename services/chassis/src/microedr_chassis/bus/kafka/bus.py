@@ -8,7 +8,7 @@ from typing import TypeVar
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # exported, not marked so
 
-from microedr_chassis.bus.api import BusStatistics, RebalanceListener, Record, Subscription, TopicSpec
+from microedr_chassis.bus.api import BusStatistics, RebalanceListener, Record, Subscription, TopicPartition, TopicSpec
 from microedr_chassis.bus.kafka.client import LOW_RATE_TOPICS, KafkaOptions, Wanted
 from microedr_chassis.bus.kafka.low_rate import LowRateSubscription
 from microedr_chassis.bus.kafka.offsets import Link, Offsets
@@ -197,8 +197,11 @@ class KafkaBus:
         """See ``api.Bus``."""
         await self._require(topics)
         tail = LowRateSubscription(self._link, Wanted(tuple(topics), group="", member="tail"))
-        await tail.start(since_unix_ms)
-        return self._remember(tail)
+        await tail.start()
+        self._remember(tail)
+        sources = [TopicPartition(topic, number) for topic in topics for number in range(self._partitions[topic])]
+        await tail.place_tail(sources, since_unix_ms)
+        return tail
 
     async def _require(self, topics: Sequence[str]) -> None:
         missing = [topic for topic in topics if topic not in self._partitions]

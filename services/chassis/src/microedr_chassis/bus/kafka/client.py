@@ -61,6 +61,29 @@ class Wanted:
     co_partitioned: bool = False
 
 
+def consumer_config(options: KafkaOptions, wanted: Wanted) -> dict[str, object]:
+    """Librdkafka's settings for one member of a group; aiokafka's stand in ``aio``."""
+    return {
+        "bootstrap.servers": options.servers,
+        "client.id": f"microedr-{wanted.member}",
+        "group.id": wanted.group,
+        "group.instance.id": wanted.member,
+        # range gives a member the same numbers of every topic, cooperative-sticky does not.
+        "partition.assignment.strategy": "range" if wanted.co_partitioned else "cooperative-sticky",
+        "session.timeout.ms": options.session_timeout_ms,
+        "heartbeat.interval.ms": options.heartbeat_ms,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "auto.offset.reset": "error",
+        "fetch.message.max.bytes": 1_048_576,
+        "fetch.max.bytes": 16 * 1_048_576,
+        "queued.max.messages.kbytes": 16_384,
+        "reconnect.backoff.max.ms": 2000,
+        "log_level": 2,
+        "logger": LOGGER,
+    }
+
+
 _RECORD_CODES = frozenset(
     {
         KafkaError.MSG_SIZE_TOO_LARGE,

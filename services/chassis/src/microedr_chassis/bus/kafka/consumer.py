@@ -8,15 +8,15 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from microedr_chassis.bus.api import ConsumedRecord, TopicPartition
-from microedr_chassis.bus.kafka.client import LOGGER, KafkaOptions, Wanted, consume_error, is_fatal
+from microedr_chassis.bus.kafka.client import KafkaOptions, Wanted, consume_error, consumer_config, is_fatal
+from microedr_chassis.bus.kafka.messages import Event, Failed, Fetched, Gained, Losing, record_of, source_of
 from microedr_chassis.errors import BusError, BusRetentionError, BusUnavailableError
 
 _SLICE_S = 0.2
@@ -27,35 +27,6 @@ _TROUBLE_S = 60.0
 _MAX_FETCH_BYTES = 8 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """The end of a fetch."""
-
-    records: Sequence[ConsumedRecord]
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The end of a fetch that could not be done."""
-
-    error: BusError
-
-
-@dataclass(frozen=True, slots=True)
-class Gained:
-    """Tell the listener, then ``done``; the consumer waits for that."""
-
-    sources: Sequence[TopicPartition]
-
-
-@dataclass(frozen=True, slots=True)
-class Losing:
-    """As ``Gained``."""
-
-    sources: Sequence[TopicPartition]
-
-
-Event = Fetched | Failed | Gained | Losing
 Job = tuple[Callable[[], Any], "asyncio.Future[Any] | None"]
 
 
@@ -66,26 +37,6 @@ class ConsumeThread:
         self._options = options
         self._wanted = wanted
         self._eager = wanted.co_partitioned
-        self._config = {
-            "bootstrap.servers": options.servers,
-            "client.id": f"microedr-{wanted.member}",
-            "group.id": wanted.group,
-            "group.instance.id": wanted.member,
-            # range gives a member the same numbers of every topic, cooperative-sticky does not.
-            "partition.assignment.strategy": "range" if self._eager else "cooperative-sticky",
-            "session.timeout.ms": options.session_timeout_ms,
-            "heartbeat.interval.ms": options.heartbeat_ms,
-            "enable.auto.commit": False,
-            "enable.auto.offset.store": False,
-            "auto.offset.reset": "error",
-            "fetch.message.max.bytes": 1_048_576,
-            "fetch.max.bytes": 16 * 1_048_576,
-            "queued.max.messages.kbytes": 16_384,
-            "reconnect.backoff.max.ms": 2000,
-            "log_level": 2,
-            "error_cb": self._on_error,
-            "logger": LOGGER,
-        }
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
@@ -144,7 +95,7 @@ class ConsumeThread:
 
     def _run(self) -> None:
         try:
-            self._consumer = Consumer(self._config)
+            self._consumer = Consumer({**consumer_config(self._options, self._wanted), "error_cb": self._on_error})
             self._consumer.subscribe(
                 list(self._wanted.topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
             )
@@ -194,7 +145,7 @@ class ConsumeThread:
             if (error := message.error()) is not None:
                 self._judge(error, message)
                 continue
-            record = _record(message)
+            record = record_of(message)
             if record.source in self.paused:
                 self.seek(record.source, record.offset)
                 continue
@@ -223,7 +174,7 @@ class ConsumeThread:
 
     def _on_assign(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         """In ``poll``: place them, tell the listener, begin to read."""
-        sources = [_source(each) for each in partitions]
+        sources = [source_of(each) for each in partitions]
         self._planned = self._starts(consumer, partitions)
         self.assigned |= frozenset(sources)
         if sources:
@@ -243,19 +194,19 @@ class ConsumeThread:
             except KafkaException:
                 time.sleep(_RETRY_S)
                 continue
-            return {_source(each): each.offset if each.offset >= 0 else OFFSET_BEGINNING for each in known}
+            return {source_of(each): each.offset if each.offset >= 0 else OFFSET_BEGINNING for each in known}
         return {}
 
     def _on_revoke(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         """In ``poll``: tell the listener, which may still commit, then give them up."""
-        sources = frozenset(_source(each) for each in partitions)
+        sources = frozenset(source_of(each) for each in partitions)
         if sources:
             self._tell_listener(Losing(sorted(sources)))
         self._give_up(consumer, partitions, sources)
 
     def _on_lost(self, consumer: Consumer, partitions: list[KafkaPartition]) -> None:
         """In ``poll``: they are another's already, commits are left out."""
-        sources = frozenset(_source(each) for each in partitions)
+        sources = frozenset(source_of(each) for each in partitions)
         self.assigned -= sources
         self._tell_listener(Losing(sorted(sources)))
         self._give_up(consumer, partitions, sources)
@@ -329,24 +280,6 @@ _NOT_OURS = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_
 
 def _nothing() -> None:
     """Only wakes the thread."""
-
-
-def _source(partition: KafkaPartition) -> TopicPartition:
-    return TopicPartition(partition.topic, partition.partition)
-
-
-def _record(message: Message) -> ConsumedRecord:
-    _, timestamp_ms = message.timestamp()
-    headers: Any = message.headers()
-    return ConsumedRecord(
-        message.topic() or "",
-        message.partition() or 0,
-        message.offset() or 0,
-        timestamp_ms,
-        message.key() or b"",
-        message.value() or b"",
-        {name: value or b"" for name, value in headers or ()},
-    )
 
 
 def _settle(future: "asyncio.Future[Any]", result: Any, failure: Exception | None) -> None:

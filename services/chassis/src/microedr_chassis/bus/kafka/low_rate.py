@@ -8,24 +8,17 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener  # type: ignore[import-untyped]  # aiokafka has no types
+from aiokafka import ConsumerRebalanceListener  # type: ignore[import-untyped]  # aiokafka has no types
 from aiokafka import TopicPartition as AioPartition
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor  # type: ignore[import-untyped]  # aiokafka has no types
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor  # type: ignore[import-untyped]  # aiokafka has no types
-from aiokafka.errors import (  # type: ignore[import-untyped]  # aiokafka has no types
-    CommitFailedError,
-    IllegalGenerationError,
-    IllegalStateError,
-    KafkaError,
-    UnknownMemberIdError,
-)
+from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # as above
 
 from microedr_chassis.bus.api import ConsumedRecord, RebalanceListener, TopicPartition
+from microedr_chassis.bus.kafka.aio import NOT_OURS, make_consumer, question, record_of, source_of
 from microedr_chassis.bus.kafka.client import Wanted
 from microedr_chassis.bus.kafka.leave import leave_group
 from microedr_chassis.bus.kafka.offsets import Link
@@ -33,15 +26,8 @@ from microedr_chassis.errors import BusRetentionError, BusUnavailableError
 
 _log = structlog.get_logger()
 
-_NOT_OURS = (CommitFailedError, IllegalGenerationError, IllegalStateError, UnknownMemberIdError)
-"""The group went on without us; the next fetch brings the news."""
-
-_MAX_POLL_S = 300.0
-_REBALANCE_MS = 60_000
 _RETRY_S = 0.5
 _GET_MS = 1000
-_BACKOFF_MS = 500
-"""While a broker is away; aiokafka has no growing one."""
 
 
 @dataclass(slots=True)
@@ -62,28 +48,7 @@ class LowRateSubscription(ConsumerRebalanceListener):  # type: ignore[misc]  # a
         self._options = options
         self._wanted = wanted
         self._listener = listener
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=options.servers.split(","),
-            client_id=f"microedr-{wanted.member}",
-            group_id=wanted.group or None,
-            group_instance_id=wanted.member if wanted.group else None,
-            enable_auto_commit=False,
-            # aiokafka looks for a position before the listener can give one: it may not fail where the group never
-            # committed. That nothing was deleted unread is looked after in ``_place``.
-            auto_offset_reset="earliest",
-            partition_assignment_strategy=(
-                RangePartitionAssignor if wanted.co_partitioned else RoundRobinPartitionAssignor,
-            ),
-            session_timeout_ms=options.session_timeout_ms,
-            rebalance_timeout_ms=_REBALANCE_MS,
-            heartbeat_interval_ms=options.heartbeat_ms,
-            retry_backoff_ms=_BACKOFF_MS,
-            max_poll_interval_ms=int(_MAX_POLL_S * 1000),
-            max_partition_fetch_bytes=1_048_576,
-            isolation_level="read_committed",
-            # Also ends a wait for the group to settle, which takes as long as its slowest member's rebalance.
-            request_timeout_ms=_REBALANCE_MS + 10_000,
-        )
+        self._consumer = make_consumer(options, wanted)
         self._rebalances: deque[_Rebalance] = deque()
         self._has_rebalance = asyncio.Event()
         self._ready: deque[ConsumedRecord] = deque()
@@ -92,56 +57,44 @@ class LowRateSubscription(ConsumerRebalanceListener):  # type: ignore[misc]  # a
         self._failure: BusRetentionError | None = None
         self._closed = False
 
-    async def start(self, since_unix_ms: int | None = None) -> None:
-        """Connect; a tail also takes its place.
+    async def start(self) -> None:
+        """Connect and join.
 
         Raises:
             BusUnavailableError: No broker answers.
         """
         try:
-            async with self._question():
+            async with question(self._options):
                 await self._consumer.start()
-                if self._wanted.group:
-                    self._consumer.subscribe(self._wanted.topics, listener=self)
-                else:
-                    await self._place_tail(since_unix_ms or 0)
+            if self._wanted.group:
+                self._consumer.subscribe(self._wanted.topics, listener=self)
         except BaseException:
             await self._consumer.stop()
             raise
 
-    async def _place_tail(self, since_unix_ms: int) -> None:
-        partitions = [
-            AioPartition(topic, number)
-            for topic in self._wanted.topics
-            for number in sorted(await self._partitions(topic))
-        ]
-        self._consumer.assign(partitions)
-        sources = [_source(partition) for partition in partitions]
-        for source, offset in (await self._link.offsets.at(sources, since_unix_ms)).items():
+    async def place_tail(self, sources: Sequence[TopicPartition], since_unix_ms: int) -> None:
+        """Take every one of these, from this time on.
+
+        Raises:
+            BusUnavailableError: No broker answers.
+        """
+        starts = await self._link.offsets.at(sources, since_unix_ms)
+        self._consumer.assign([AioPartition(*source) for source in sources])
+        for source, offset in starts.items():
             self._consumer.seek(AioPartition(*source), offset)
         self._assigned = frozenset(sources)
 
-    async def _partitions(self, topic: str) -> set[int]:
-        """Of a topic the consumer may not have heard of yet."""
-        await self._consumer._client.force_metadata_update()  # noqa: SLF001 - ``topics`` does the same
-        known = self._consumer.partitions_for_topic(topic)
-        while not known:
-            await self._consumer.topics()
-            known = self._consumer.partitions_for_topic(topic)
-            if not known:
-                await asyncio.sleep(0.1)
-        return set(known)
-
     async def on_partitions_assigned(self, assigned: set[AioPartition]) -> None:
         """From aiokafka: place them, then have the listener told."""
-        sources = sorted(_source(partition) for partition in assigned)
+        sources = sorted(source_of(partition) for partition in assigned)
         while sources and not self._closed:
             try:
-                async with self._question():
+                async with question(self._options):
                     await self._place(sources)
                 break
-            except BusUnavailableError:
+            except BusUnavailableError as error:
                 # Guessing would skip or repeat: ask until the broker answers.
+                _log.warning("kafka_position_unknown", group=self._wanted.group, error=str(error))
                 await asyncio.sleep(_RETRY_S)
         self._assigned = frozenset(sources)
         await self._leave_word(_Rebalance(gained=True, sources=sources))
@@ -162,7 +115,7 @@ class LowRateSubscription(ConsumerRebalanceListener):  # type: ignore[misc]  # a
     async def on_partitions_revoked(self, revoked: set[AioPartition]) -> None:
         """From aiokafka: have the listener told, which may still commit."""
         self._settled = False
-        await self._leave_word(_Rebalance(gained=False, sources=sorted(_source(each) for each in revoked)))
+        await self._leave_word(_Rebalance(gained=False, sources=sorted(source_of(each) for each in revoked)))
         self._assigned = frozenset()
 
     async def _leave_word(self, rebalance: _Rebalance) -> None:
@@ -235,25 +188,16 @@ class LowRateSubscription(ConsumerRebalanceListener):  # type: ignore[misc]  # a
         except KafkaError as error:
             raise BusUnavailableError(f"kafka: {error!r}") from error
         for messages in batches.values():
-            self._ready.extend(_record(message) for message in messages)
-
-    @contextlib.asynccontextmanager
-    async def _question(self) -> AsyncIterator[None]:
-        """Every question to the broker has an end and the bus's own errors."""
-        try:
-            async with asyncio.timeout(self._options.connect_timeout_s):
-                yield
-        except (KafkaError, TimeoutError) as error:
-            raise BusUnavailableError(f"kafka at {self._options.servers}: {error!r}") from error
+            self._ready.extend(record_of(message) for message in messages)
 
     async def commit(self, next_offsets: Mapping[TopicPartition, int]) -> None:
         """See ``api.Subscription``; a tail commits nothing."""
         ours = {AioPartition(*source): offset for source, offset in next_offsets.items() if source in self._assigned}
         if not ours or not self._wanted.group:
             return
-        async with self._question():
+        async with question(self._options):
             # Left out silently: they are another's by now.
-            with contextlib.suppress(*_NOT_OURS):
+            with contextlib.suppress(*NOT_OURS):
                 await self._consumer.commit(ours)
 
     async def seek(self, source: TopicPartition, offset: int) -> None:
@@ -277,7 +221,7 @@ class LowRateSubscription(ConsumerRebalanceListener):  # type: ignore[misc]  # a
         """See ``api.Subscription``."""
         if not self._wanted.group:
             return None
-        async with self._question():
+        async with question(self._options):
             committed: int | None = await self._consumer.committed(AioPartition(*source))
         return committed
 
@@ -310,7 +254,7 @@ class LowRateSubscription(ConsumerRebalanceListener):  # type: ignore[misc]  # a
         firsts, ends = await self._link.offsets.firsts(ours), await self._link.offsets.ends(ours)
         ask = self._consumer.committed if self._wanted.group else self._consumer.position
         lags = {}
-        async with self._question():
+        async with question(self._options):
             for source in ours:
                 done = await ask(AioPartition(*source))
                 lags[source] = max(0, ends[source] - max(firsts[source], done or 0))
@@ -333,19 +277,3 @@ class LowRateSubscription(ConsumerRebalanceListener):  # type: ignore[misc]  # a
             _log.warning("kafka_close_failed", group=self._wanted.group, error=repr(error))
         if self._wanted.group and member_id and not self._link.is_away():
             await leave_group(self._options, self._wanted.group, member_id)
-
-
-def _source(partition: AioPartition) -> TopicPartition:
-    return TopicPartition(partition.topic, partition.partition)
-
-
-def _record(message: Any) -> ConsumedRecord:
-    return ConsumedRecord(
-        message.topic,
-        message.partition,
-        message.offset,
-        message.timestamp,
-        message.key or b"",
-        message.value or b"",
-        {name: value or b"" for name, value in message.headers},
-    )

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # exported, not marked so
 
@@ -16,13 +16,25 @@ from microedr_chassis.bus.api import TopicPartition
 from microedr_chassis.bus.kafka.client import KafkaOptions
 from microedr_chassis.errors import BusUnavailableError
 
+_STALE = frozenset(
+    {
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+    }
+)
+
 
 class Offsets:
     """One per bus. Every question raises BusUnavailableError when no broker answers it in time."""
 
     def __init__(self, options: KafkaOptions) -> None:
         self._options = options
-        self._admin = AdminClient({"bootstrap.servers": options.servers, "log_level": 2})
+        self._admin = self._connect()
+
+    def _connect(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self._options.servers, "log_level": 2})
 
     async def firsts(self, sources: Sequence[TopicPartition]) -> Mapping[TopicPartition, int]:
         """Offset of the oldest record of each."""
@@ -47,16 +59,28 @@ class Offsets:
         if not sources:
             return {}
         try:
-            asked = self._admin.list_offsets(
-                {KafkaPartition(*source): spec for source in sources}, request_timeout=self._options.connect_timeout_s
-            )
-            answers = {
-                TopicPartition(partition.topic, partition.partition): await asyncio.wrap_future(answer)
-                for partition, answer in asked.items()
-            }
+            try:
+                return await self._ask_once(sources, spec)
+            except KafkaException as error:
+                if error.args[0].code() not in _STALE:
+                    raise
+                # An admin client never forgets which broker led a partition, and in which epoch.
+                self._admin = self._connect()
+                return await self._ask_once(sources, spec)
         except KafkaException as error:
             raise BusUnavailableError(f"kafka at {self._options.servers}: {error.args[0].str()}") from error
-        return {source: int(answer.offset) for source, answer in answers.items()}
+
+    async def _ask_once(self, sources: Sequence[TopicPartition], spec: OffsetSpec) -> Mapping[TopicPartition, int]:
+        asked = self._admin.list_offsets(
+            {KafkaPartition(*source): spec for source in sources}, request_timeout=self._options.connect_timeout_s
+        )
+        answers = await asyncio.gather(*map(asyncio.wrap_future, asked.values()), return_exceptions=True)
+        found = {}
+        for partition, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, BaseException):
+                raise answer
+            found[TopicPartition(partition.topic, partition.partition)] = int(answer.offset)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

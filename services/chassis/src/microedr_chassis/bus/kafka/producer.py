@@ -23,6 +23,7 @@ from microedr_chassis.errors import BusError, BusFullError, BusUnavailableError
 _log = structlog.get_logger()
 
 _POLL_S = 0.5
+_AWAY_FLUSH_S = 1.0
 _PROBE_S = 1.0
 """While the brokers seem to be away they are asked this often."""
 
@@ -158,7 +159,10 @@ class PublishThread:
             producer = self._producer
             if producer is not None:
                 if self._stopping:
-                    producer.flush(self._options.publish_timeout_s)
+                    producer.flush(_AWAY_FLUSH_S if self.away else self._options.publish_timeout_s)
+                    # What could not be delivered fails; whoever waits for it is told.
+                    producer.purge(in_queue=True, in_flight=True, blocking=True)
+                    producer.flush(_AWAY_FLUSH_S)
                     break
                 producer.poll(_POLL_S)
             if self._failed:

@@ -11,8 +11,9 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from microedr_chassis.bus.api import ConsumedRecord, RebalanceListener, TopicPartition
 from microedr_chassis.bus.kafka.client import Wanted
-from microedr_chassis.bus.kafka.consumer import ConsumeThread, Event, Failed, Fetched, Gained, Losing
+from microedr_chassis.bus.kafka.consumer import ConsumeThread
 from microedr_chassis.bus.kafka.leave import leave_group
+from microedr_chassis.bus.kafka.messages import Event, Failed, Fetched, Gained, Losing
 from microedr_chassis.bus.kafka.offsets import Link
 from microedr_chassis.errors import BusFencedError, BusUnavailableError
 
