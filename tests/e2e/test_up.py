@@ -114,7 +114,7 @@ def test_a_restart_continues_with_the_same_alerts_host_and_keys(tmp_path_factory
 def test_without_an_agent_the_backend_runs_and_says_so(tmp_path: Path) -> None:
     with System(tmp_path, options=("--no-agent",)) as system:
         assert system.ready["agent"]["collector"] is None
-        assert system.json("alerts", "list") == {"items": []}
+        assert system.json("alerts", "list") == {"items": [], "next_cursor": None}
         done = system.command("demo", status=1)
 
         assert "no agent collects on this machine" in done.stderr

@@ -13,12 +13,17 @@ from tools.bench.report import OUT_DIR, ROOT, Figure, load
 MODULES = {
     "agent-cpu": "agent",
     "agent-rss": "agent",
+    "agent-pss": "agent",
+    "agent-responder-rss": "agent",
     "ingest-kafka": "ingest_kafka",
     "bus-sqlite": "bus_sqlite",
     "detector": "detector",
     "correlator": "correlator",
     "latency-p50": "latency",
     "latency-p99": "latency",
+    "up-idle-cpu": "idle",
+    "up-idle-rss": "idle",
+    "up-ready": "idle",
 }
 TIMEOUT_S = 1200.0
 

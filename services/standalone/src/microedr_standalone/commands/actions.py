@@ -28,7 +28,7 @@ def list_actions(*, limit: LimitOption = 50, as_json: JsonOption = False, state_
     with Client(find_endpoint(state_dir)) as client:
         found = list(client.items("/v1/actions", {}, limit))
     if as_json:
-        print_json({"items": found})
+        print_json({"items": found, "next_cursor": None})
         return
     print_table(
         ["REQUESTED", "TYPE", "STATE", "REASON", "HOST", "PID", "ALERT", "ID"],

@@ -42,7 +42,7 @@ def list_alerts(  # noqa: PLR0913 - one parameter per option
     with Client(find_endpoint(state_dir)) as client:
         found = list(client.items("/v1/alerts", params, limit))
     if as_json:
-        print_json({"items": found})
+        print_json({"items": found, "next_cursor": None})
         return
     print_table(
         ["RAISED", "SEVERITY", "STATE", "HOST", "TITLE", "N", "ACTION", "ID"],

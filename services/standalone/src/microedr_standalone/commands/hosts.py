@@ -21,7 +21,7 @@ def list_hosts(*, limit: LimitOption = 200, as_json: JsonOption = False, state_d
     with Client(find_endpoint(state_dir)) as client:
         found = list(client.items("/v1/hosts", {}, limit))
     if as_json:
-        print_json({"items": found})
+        print_json({"items": found, "next_cursor": None})
         return
     print_table(
         ["HOSTNAME", "STATE", "SEEN", "OS", "COLLECTOR", "AGENT", "SPOOL", "DROPPED", "ID"],
