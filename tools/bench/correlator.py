@@ -25,9 +25,9 @@ from microedr.v1.event_pb2 import (
 )
 from microedr_chassis.bus import topics
 from microedr_chassis.bus.api import ConsumedRecord
+from microedr_chassis.collector import relax_collector
 from microedr_chassis.settings import load_settings
 from microedr_correlator.clock import SystemClock
-from microedr_correlator.collector import relax_collector
 from microedr_correlator.partition import Partition
 from microedr_correlator.settings import CorrelatorSettings
 

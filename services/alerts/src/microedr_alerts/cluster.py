@@ -86,9 +86,7 @@ class Cluster:
             raise EmbeddedPostgresError(f"{self._directory} is in use by another microedr; stop it first") from None
         if not (self.data / "PG_VERSION").exists():
             if self.data.exists():
-                raise EmbeddedPostgresError(
-                    f"{self.data} has no PG_VERSION: move it away to begin anew"
-                )
+                raise EmbeddedPostgresError(f"{self.data} has no PG_VERSION: move it away to begin anew")
             self._create()
         found = (self.data / "PG_VERSION").read_text("ascii").strip()
         if found != MAJOR_VERSION:

@@ -16,6 +16,7 @@ from microedr_chassis.backoff import Backoff
 from microedr_chassis.bus import topics
 from microedr_chassis.bus.api import Bus
 from microedr_chassis.bus.connect import connect_bus
+from microedr_chassis.collector import relax_collector
 from microedr_chassis.endpoint import Endpoint
 from microedr_chassis.errors import (
     BusDamagedError,
@@ -153,6 +154,7 @@ async def _run(name: str, settings: SettingsT, build: Build[SettingsT]) -> None:
     services = built if isinstance(built, Sequence) else (built,)
     group = ServiceGroup((BusService(bus, settings.bus_partitions), *services), name=name)
     endpoint = Endpoint(settings.metrics_listen, registry, group.health)
+    relax_collector()
     _log.info("process_started", metrics_listen=endpoint.start())
     try:
         await run_until_signal(group)

@@ -6,7 +6,6 @@ from microedr_chassis.bus.api import Bus
 from microedr_chassis.metrics import Metrics
 from microedr_chassis.process import run_process
 from microedr_correlator.app import CorrelatorService
-from microedr_correlator.collector import relax_collector
 from microedr_correlator.settings import CorrelatorSettings
 
 
@@ -16,7 +15,6 @@ def main() -> NoReturn:
 
 
 def _build(settings: CorrelatorSettings, bus: Bus, metrics: Metrics) -> CorrelatorService:
-    relax_collector()
     return CorrelatorService(settings, bus=bus, metrics=metrics)
 
 

@@ -19,6 +19,7 @@ from microedr_actioner.signer import ensure_signing_key
 from microedr_alerts.app import AlertsService
 from microedr_alerts.settings import AlertsSettings
 from microedr_chassis.bus.connect import connect_bus
+from microedr_chassis.collector import relax_collector
 from microedr_chassis.endpoint import Endpoint
 from microedr_chassis.errors import BusDamagedError, BusTopicError, ChassisError, IdentityError, SettingsError
 from microedr_chassis.group import ServiceGroup
@@ -28,7 +29,6 @@ from microedr_chassis.metrics import MetricRegistry
 from microedr_chassis.process import BusService, serve_until
 from microedr_chassis.settings import load_settings
 from microedr_correlator.app import CorrelatorService
-from microedr_correlator.collector import relax_collector
 from microedr_correlator.settings import CorrelatorSettings
 from microedr_detector.app import DetectorService
 from microedr_detector.settings import DetectorSettings
