@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
+import structlog
 from aiokafka import AIOKafkaConsumer  # type: ignore[import-untyped]  # aiokafka has no types
 from aiokafka import TopicPartition as AioPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor  # type: ignore[import-untyped]  # as above
@@ -23,6 +24,8 @@ from aiokafka.errors import (  # type: ignore[import-untyped]  # as above
 from microedr_chassis.bus.api import ConsumedRecord, TopicPartition
 from microedr_chassis.bus.kafka.client import KafkaOptions, Wanted
 from microedr_chassis.errors import BusUnavailableError
+
+_log = structlog.get_logger()
 
 NOT_OURS = (CommitFailedError, IllegalGenerationError, IllegalStateError, UnknownMemberIdError)
 """The group went on without us; the next fetch brings the news."""
@@ -60,6 +63,24 @@ def make_consumer(options: KafkaOptions, wanted: Wanted) -> AIOKafkaConsumer:
         # Also ends a wait for the group to settle, which takes as long as its slowest member's rebalance.
         request_timeout_ms=_REBALANCE_MS + 10_000,
     )
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer, options: KafkaOptions, wanted: Wanted) -> None:
+    """Leave and disconnect; never raises for the broker.
+
+    While a broker is away ``stop`` ends with the cancellation of one of its own tasks, which would end who asks
+    for it, and leaves its connections: so it is a task of its own, and they are closed in any case.
+    """
+    stopping = asyncio.ensure_future(consumer.stop())
+    await asyncio.wait((stopping,), timeout=options.connect_timeout_s)
+    if stopping.done() and not stopping.cancelled() and stopping.exception() is None:
+        return
+    stopping.cancel()
+    closing = asyncio.ensure_future(consumer._client.close())  # noqa: SLF001 - there is no other way to it
+    await asyncio.wait((stopping, closing), timeout=options.connect_timeout_s)
+    failures = [task.exception() for task in (stopping, closing) if task.done() and not task.cancelled()]
+    if any(failures) or not closing.done():
+        _log.warning("kafka_close_failed", group=wanted.group, errors=[repr(each) for each in failures if each])
 
 
 @contextlib.asynccontextmanager

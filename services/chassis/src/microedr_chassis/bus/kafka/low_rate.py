@@ -18,7 +18,7 @@ from aiokafka import TopicPartition as AioPartition
 from aiokafka.errors import KafkaError  # type: ignore[import-untyped]  # as above
 
 from microedr_chassis.bus.api import ConsumedRecord, RebalanceListener, TopicPartition
-from microedr_chassis.bus.kafka.aio import NOT_OURS, make_consumer, question, record_of, source_of
+from microedr_chassis.bus.kafka.aio import NOT_OURS, make_consumer, question, record_of, source_of, stop_consumer
 from microedr_chassis.bus.kafka.client import Wanted
 from microedr_chassis.bus.kafka.leave import leave_group
 from microedr_chassis.bus.kafka.offsets import Link
@@ -69,7 +69,7 @@ class LowRateSubscription(ConsumerRebalanceListener):  # type: ignore[misc]  # a
             if self._wanted.group:
                 self._consumer.subscribe(self._wanted.topics, listener=self)
         except BaseException:
-            await self._consumer.stop()
+            await stop_consumer(self._consumer, self._options, self._wanted)
             raise
 
     async def place_tail(self, sources: Sequence[TopicPartition], since_unix_ms: int) -> None:
@@ -270,10 +270,6 @@ class LowRateSubscription(ConsumerRebalanceListener):  # type: ignore[misc]  # a
             rebalance.told.set()
         coordinator = getattr(self._consumer, "_coordinator", None)
         member_id = str(getattr(coordinator, "member_id", ""))
-        try:
-            async with asyncio.timeout(self._options.connect_timeout_s):
-                await self._consumer.stop()
-        except (KafkaError, TimeoutError) as error:
-            _log.warning("kafka_close_failed", group=self._wanted.group, error=repr(error))
+        await stop_consumer(self._consumer, self._options, self._wanted)
         if self._wanted.group and member_id and not self._link.is_away():
             await leave_group(self._options, self._wanted.group, member_id)
