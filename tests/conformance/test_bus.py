@@ -23,7 +23,7 @@ async def test_a_record_comes_back_as_it_was_published(backend: Backend) -> None
     record = Record(backend.topic(), b"host-1", bytes(range(256)), {"tenant_id": b"acme", "empty": b""})
     before_ms = time.time_ns() // 1_000_000
     source, offset = await bus.publish(record)
-    subscription = await bus.subscribe([record.topic], group="g", member="a")
+    subscription = await bus.subscribe([record.topic], group=backend.group(), member="a")
     (back,) = await fetch(subscription, 1)
 
     assert (back.topic, back.key, back.value, dict(back.headers)) == (
@@ -39,7 +39,7 @@ async def test_a_record_comes_back_as_it_was_published(backend: Backend) -> None
 async def test_records_of_a_key_are_consumed_in_the_order_they_were_published(backend: Backend) -> None:
     bus = await backend.bus_with_topics()
     await publish(bus, records(backend.topic(), 600))
-    subscription = await bus.subscribe([backend.topic()], group="g", member="a")
+    subscription = await bus.subscribe([backend.topic()], group=backend.group(), member="a")
     fetched = await fetch(subscription, 600)
 
     assert by_key(fetched) == {key: list(range(at, 600, len(KEYS))) for at, key in enumerate(KEYS)}
@@ -56,7 +56,7 @@ async def test_every_key_goes_to_the_partition_that_all_backends_agree_on(backen
 async def test_a_partition_nobody_committed_is_read_from_its_beginning(backend: Backend) -> None:
     bus = await backend.bus_with_topics()
     await publish(bus, records(backend.topic(), 10))
-    subscription = await bus.subscribe([backend.topic()], group="g", member="a")
+    subscription = await bus.subscribe([backend.topic()], group=backend.group(), member="a")
 
     assert sorted(numbers(await fetch(subscription, 10))) == list(range(10))
     assert await subscription.committed(TopicPartition(backend.topic(), 0)) is None
@@ -65,7 +65,7 @@ async def test_a_partition_nobody_committed_is_read_from_its_beginning(backend: 
 async def test_paused_partitions_give_nothing_and_lose_nothing(backend: Backend) -> None:
     bus = await backend.bus_with_topics()
     await publish(bus, records(backend.topic(), 60))
-    subscription = await bus.subscribe([backend.topic()], group="g", member="a")
+    subscription = await bus.subscribe([backend.topic()], group=backend.group(), member="a")
     before: list[ConsumedRecord] = []
     while not before:
         before += await subscription.fetch(max_records=5, timeout_s=1.0)
@@ -86,7 +86,7 @@ async def test_paused_partitions_give_nothing_and_lose_nothing(backend: Backend)
 async def test_a_member_can_seek_within_what_the_log_holds(backend: Backend) -> None:
     bus = await backend.bus_with_topics()
     await publish(bus, records(backend.topic(), 20, keys=[b"host-1"]))
-    subscription = await bus.subscribe([backend.topic()], group="g", member="a")
+    subscription = await bus.subscribe([backend.topic()], group=backend.group(), member="a")
     await fetch(subscription, 20)
     source = TopicPartition(backend.topic(), partition_of(b"host-1", PARTITIONS))
     await subscription.seek(source, 15)
@@ -110,7 +110,7 @@ async def test_offsets_are_found_by_time(backend: Backend) -> None:
     between_ms = time.time_ns() // 1_000_000
     await asyncio.sleep(0.05)
     await publish(bus, records(topic, 5, keys=[b"host-1"], start=5))
-    subscription = await bus.subscribe([topic], group="g", member="a")
+    subscription = await bus.subscribe([topic], group=backend.group(), member="a")
     await fetch(subscription, 10)
     source = TopicPartition(topic, partition_of(b"host-1", PARTITIONS))
 
@@ -139,7 +139,7 @@ async def test_a_tail_reads_every_partition_from_a_time_on(backend: Backend) -> 
 
 async def test_a_fetch_without_records_ends_in_time(backend: Backend) -> None:
     bus = await backend.bus_with_topics()
-    subscription = await bus.subscribe([backend.topic()], group="g", member="a")
+    subscription = await bus.subscribe([backend.topic()], group=backend.group(), member="a")
     await fetch_until([subscription], lambda _: bool(subscription.assignment()))
     began_s = time.monotonic()
     fetched = await subscription.fetch(max_records=1, timeout_s=0.3)

@@ -40,15 +40,15 @@ async def test_what_a_killed_member_did_not_commit_is_delivered_again(backend: B
     await publish(bus, records(backend.topic(), 30))
     if isinstance(bus, MemoryBus):
         victim_bus = await backend.bus()
-        victim = await victim_bus.subscribe([backend.topic()], group="g", member="victim")
+        victim = await victim_bus.subscribe([backend.topic()], group=backend.group(), member="victim")
         seen = numbers(await fetch(victim, 30))
         assert isinstance(victim_bus, MemoryBus)
         victim_bus.crash()
     else:
-        child = await backend.child("consume", backend.topic(), "g", "victim")
+        child = await backend.child("consume", backend.topic(), backend.group(), "victim")
         seen = [int(line) for line in await lines(child, 30)]
         await kill(child)
-    heir = await bus.subscribe([backend.topic()], group="g", member="heir")
+    heir = await bus.subscribe([backend.topic()], group=backend.group(), member="heir")
     again = await fetch(heir, 30)
 
     assert sorted(seen) == list(range(30))
@@ -60,10 +60,10 @@ async def test_what_a_killed_member_did_not_commit_is_delivered_again(backend: B
 async def test_a_killed_member_that_comes_back_under_its_name_goes_on_at_once(backend: Backend) -> None:
     bus = await backend.bus_with_topics()
     await publish(bus, records(backend.topic(), 30))
-    child = await backend.child("consume", backend.topic(), "g", "victim")
+    child = await backend.child("consume", backend.topic(), backend.group(), "victim")
     await lines(child, 30)
     await kill(child)
-    again = await bus.subscribe([backend.topic()], group="g", member="victim")
+    again = await bus.subscribe([backend.topic()], group=backend.group(), member="victim")
 
     assert sorted(numbers(await fetch(again, 30))) == list(range(30))
 
@@ -101,7 +101,7 @@ async def test_topics_are_made_once_and_never_with_another_partition_count(backe
     with pytest.raises(BusTopicError, match=f"has {PARTITIONS} partitions, not 9"):
         await bus.ensure_topics([TopicSpec(backend.topic(), 9, retention_s=3600)])
     with pytest.raises(BusTopicError, match="does not exist"):
-        await bus.subscribe([backend.topic("nowhere")], group="g", member="a")
+        await bus.subscribe([backend.topic("nowhere")], group=backend.group(), member="a")
     with pytest.raises(BusTopicError, match="does not exist"):
         await bus.tail([backend.topic("nowhere")], since_unix_ms=0)
 
@@ -109,7 +109,7 @@ async def test_topics_are_made_once_and_never_with_another_partition_count(backe
 async def test_a_cancelled_fetch_loses_nothing(backend: Backend) -> None:
     bus = await backend.bus_with_topics()
     await publish(bus, records(backend.topic(), 200))
-    subscription = await bus.subscribe([backend.topic()], group="g", member="a")
+    subscription = await bus.subscribe([backend.topic()], group=backend.group(), member="a")
     fetched: list[ConsumedRecord] = []
     deadline_s = time.monotonic() + PATIENCE_S
     delay_s = 0.0001
@@ -125,7 +125,7 @@ async def test_a_cancelled_fetch_loses_nothing(backend: Backend) -> None:
 
 async def test_closing_ends_a_fetch_under_way(backend: Backend) -> None:
     bus = await backend.bus_with_topics()
-    subscription = await bus.subscribe([backend.topic()], group="g", member="a")
+    subscription = await bus.subscribe([backend.topic()], group=backend.group(), member="a")
     await fetch_until([subscription], lambda _: bool(subscription.assignment()))
     fetching = asyncio.create_task(subscription.fetch(max_records=1, timeout_s=60.0))
     await asyncio.sleep(0.05)
@@ -170,7 +170,7 @@ async def test_poison_records_go_to_the_dead_letter_topic_with_reason_and_origin
     runner = Runner(
         bus,
         [backend.topic()],
-        group="g",
+        group=backend.group(),
         member="a",
         consumer=consumer,
         progress=Progress(),

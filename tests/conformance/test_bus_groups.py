@@ -26,11 +26,11 @@ from support.buses import (
 async def test_a_group_goes_on_after_what_it_committed(backend: Backend) -> None:
     bus = await backend.bus_with_topics()
     await publish(bus, records(backend.topic(), 40))
-    first = await bus.subscribe([backend.topic()], group="g", member="a")
+    first = await bus.subscribe([backend.topic()], group=backend.group(), member="a")
     done = (await fetch(first, 40))[:25]
     await first.commit(positions(done))
     await first.close()
-    second = await bus.subscribe([backend.topic()], group="g", member="a")
+    second = await bus.subscribe([backend.topic()], group=backend.group(), member="a")
     rest = await fetch(second, 40 - len(done))
 
     committed = positions(done)
@@ -42,7 +42,7 @@ async def test_a_group_goes_on_after_what_it_committed(backend: Backend) -> None
 async def test_two_groups_each_get_everything(backend: Backend) -> None:
     bus = await backend.bus_with_topics()
     await publish(bus, records(backend.topic(), 20))
-    for group in ("g", "h"):
+    for group in (backend.group("g"), backend.group("h")):
         subscription = await bus.subscribe([backend.topic()], group=group, member="a")
 
         assert sorted(numbers(await fetch(subscription, 20))) == list(range(20))
@@ -52,11 +52,11 @@ async def test_members_that_join_and_leave_share_the_partitions_and_miss_nothing
     bus = await backend.bus_with_topics()
     every = {TopicPartition(backend.topic(), number) for number in range(PARTITIONS)}
     await publish(bus, records(backend.topic(), 50))
-    first = await bus.subscribe([backend.topic()], group="g", member="a")
+    first = await bus.subscribe([backend.topic()], group=backend.group(), member="a")
     alone = await fetch_until([first], lambda fetched: len(fetched) >= 50, commit=True)
 
     second_bus = await backend.bus()
-    second = await second_bus.subscribe([backend.topic()], group="g", member="b")
+    second = await second_bus.subscribe([backend.topic()], group=backend.group(), member="b")
     both = [first, second]
     joining = await fetch_until(both, lambda _: _is_shared(both, every), commit=True)
     await publish(bus, records(backend.topic(), 50, start=50))
@@ -84,10 +84,10 @@ def _is_shared(members: Sequence[Subscription], every: set[TopicPartition]) -> b
 async def test_what_was_fetched_and_not_committed_comes_again_after_leaving(backend: Backend) -> None:
     bus = await backend.bus_with_topics()
     await publish(bus, records(backend.topic(), 10))
-    first = await bus.subscribe([backend.topic()], group="g", member="a")
+    first = await bus.subscribe([backend.topic()], group=backend.group(), member="a")
     await fetch(first, 10)
     await first.close()
-    second = await bus.subscribe([backend.topic()], group="g", member="b")
+    second = await bus.subscribe([backend.topic()], group=backend.group(), member="b")
 
     assert sorted(numbers(await fetch(second, 10))) == list(range(10))
 
@@ -102,11 +102,11 @@ async def test_a_listener_can_seek_before_the_first_record_is_fetched(backend: B
 
     bus = await backend.bus_with_topics()
     await publish(bus, records(backend.topic(), 20))
-    first = await bus.subscribe([backend.topic()], group="g", member="a")
+    first = await bus.subscribe([backend.topic()], group=backend.group(), member="a")
     await first.commit(positions(await fetch(first, 20)))
     await first.close()
     listener = Rewinder()
-    second = await bus.subscribe([backend.topic()], group="g", member="a", listener=listener)
+    second = await bus.subscribe([backend.topic()], group=backend.group(), member="a", listener=listener)
     replayed = await fetch(second, 20)
 
     assert by_key(replayed) == {key: list(range(at, 20, len(KEYS))) for at, key in enumerate(KEYS)}
@@ -126,9 +126,9 @@ async def test_what_a_member_commits_while_it_is_told_to_give_up_counts(backend:
     await publish(bus, records(backend.topic(), 40))
     listener = Committer()
     listener.consumed = []
-    first = await bus.subscribe([backend.topic()], group="g", member="a", listener=listener)
+    first = await bus.subscribe([backend.topic()], group=backend.group(), member="a", listener=listener)
     listener.consumed = await fetch(first, 40)
-    second = await (await backend.bus()).subscribe([backend.topic()], group="g", member="b")
+    second = await (await backend.bus()).subscribe([backend.topic()], group=backend.group(), member="b")
     after = await fetch_until([first, second], lambda _: _is_shared([first, second], every))
     after += await second.fetch(max_records=64, timeout_s=0.5)
 
@@ -140,9 +140,9 @@ async def test_a_commit_for_partitions_that_went_to_another_is_left_out(backend:
     bus = await backend.bus_with_topics()
     every = {TopicPartition(backend.topic(), number) for number in range(PARTITIONS)}
     await publish(bus, records(backend.topic(), 40))
-    first = await bus.subscribe([backend.topic()], group="g", member="a")
+    first = await bus.subscribe([backend.topic()], group=backend.group(), member="a")
     consumed = await fetch(first, 40)
-    second = await (await backend.bus()).subscribe([backend.topic()], group="g", member="b")
+    second = await (await backend.bus()).subscribe([backend.topic()], group=backend.group(), member="b")
     both = [first, second]
     await fetch_until(both, lambda _: _is_shared(both, every))
     await first.commit(positions(consumed))
@@ -157,8 +157,8 @@ async def test_co_partitioned_members_get_the_same_numbers_of_each_topic(backend
     bus = await backend.bus_with_topics("events", "matches")
     topics = [backend.topic("events"), backend.topic("matches")]
     every = {TopicPartition(topic, number) for topic in topics for number in range(PARTITIONS)}
-    first = await bus.subscribe(topics, group="g", member="a", co_partitioned=True)
-    second = await (await backend.bus()).subscribe(topics, group="g", member="b", co_partitioned=True)
+    first = await bus.subscribe(topics, group=backend.group(), member="a", co_partitioned=True)
+    second = await (await backend.bus()).subscribe(topics, group=backend.group(), member="b", co_partitioned=True)
     members = [first, second]
     await fetch_until(members, lambda _: _is_shared(members, every))
 
@@ -171,7 +171,7 @@ async def test_co_partitioned_members_get_the_same_numbers_of_each_topic(backend
 async def test_lag_counts_what_is_not_committed(backend: Backend) -> None:
     bus = await backend.bus_with_topics()
     await publish(bus, records(backend.topic(), 30))
-    subscription = await bus.subscribe([backend.topic()], group="g", member="a")
+    subscription = await bus.subscribe([backend.topic()], group=backend.group(), member="a")
     fetched = await fetch(subscription, 30)
     before = await subscription.lag()
     await subscription.commit(positions(fetched))
@@ -187,9 +187,9 @@ async def test_lag_counts_what_is_not_committed(backend: Backend) -> None:
 async def test_a_second_member_of_the_same_name_takes_the_place_of_the_first(backend: Backend) -> None:
     bus = await backend.bus_with_topics()
     every = {TopicPartition(backend.topic(), number) for number in range(PARTITIONS)}
-    first = await bus.subscribe([backend.topic()], group="g", member="a")
+    first = await bus.subscribe([backend.topic()], group=backend.group(), member="a")
     await fetch_until([first], lambda _: first.assignment() == every)
-    second = await (await backend.bus()).subscribe([backend.topic()], group="g", member="a")
+    second = await (await backend.bus()).subscribe([backend.topic()], group=backend.group(), member="a")
     await fetch_until([second], lambda _: second.assignment() == every)
 
     with pytest.raises(BusFencedError):

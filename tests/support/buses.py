@@ -58,6 +58,10 @@ class Backend:
         """A topic name of this test; Kafka serves dead-letter topics through aiokafka."""
         return f"{self._prefix}.{name}" + (".dlq" if self.name == "kafka-low-rate" else "")
 
+    def group(self, name: str = "g") -> str:
+        """A group name of this test: all tests share one broker."""
+        return f"{self._prefix}.{name}"
+
     async def bus(self, *, queue_records: int = 10_000) -> Bus:
         """One more connection, started; closed by ``close``."""
         bus: Bus
