@@ -1,5 +1,6 @@
 """The gRPC server: its address, its TLS and the options that keep a bad client from costing much."""
 
+import socket
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from microedr.limits import MAX_MESSAGE_BYTES
+from microedr_chassis.address import split_address
 from microedr_chassis.errors import SettingsError
 from microedr_ingest.settings import IngestSettings
 
@@ -52,6 +54,7 @@ def bind(server: grpc.aio.Server, settings: IngestSettings) -> int:
     Raises:
         SettingsError: The address cannot be had, or a file cannot be used; names the variable.
     """
+    _require_address(settings)
     files = _TlsFiles(settings)
     credentials = grpc.dynamic_ssl_server_credentials(
         files.read(),
@@ -62,6 +65,25 @@ def bind(server: grpc.aio.Server, settings: IngestSettings) -> int:
         return server.add_secure_port(settings.listen, credentials)
     except RuntimeError:
         raise SettingsError(f"MICROEDR_INGEST_LISTEN: cannot listen on {settings.listen}: is it in use?") from None
+
+
+def _require_address(settings: IngestSettings) -> None:
+    """Try the address: gRPC would not say why it cannot be had, and writes a line of its own.
+
+    Raises:
+        SettingsError: It cannot be had; says why.
+    """
+    host, port = split_address(settings.listen)
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if settings.reuse_port:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            probe.bind(address)
+            probe.listen()
+    except OSError as error:
+        raise SettingsError(f"MICROEDR_INGEST_LISTEN: cannot listen on {settings.listen}: {error.strerror}") from None
 
 
 class _TlsFiles:
