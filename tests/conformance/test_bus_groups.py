@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 
@@ -192,5 +193,8 @@ async def test_a_second_member_of_the_same_name_takes_the_place_of_the_first(bac
     second = await (await backend.bus()).subscribe([backend.topic()], group=backend.group(), member="a")
     await fetch_until([second], lambda _: second.assignment() == every)
 
+    with suppress(BusFencedError):
+        await first.commit(dict.fromkeys(every, 0))
     with pytest.raises(BusFencedError):
         await fetch_until([first], lambda _: False)
+    assert {await second.committed(source) for source in every} == {None}

@@ -83,6 +83,7 @@ class Subscription(Protocol):
 
         Raises:
             BusUnavailableError: Nothing was remembered.
+            BusFencedError: As in ``fetch``; not every backend knows it already here.
         """
 
     async def seek(self, source: TopicPartition, offset: int) -> None:
