@@ -22,14 +22,18 @@ VARIABLE = "MICROEDR_TEST_KAFKA"
 class Broker:
     """One broker under ``instance``, which tests may stop, kill and start again on the same data and address."""
 
-    def __init__(self, instance: Path) -> None:
+    def __init__(self, instance: Path, port: int = 0) -> None:
         self.instance = instance
+        self._port = port
         self.servers = ""
 
     def start(self) -> str:
         """Its address. It runs already: nothing happens."""
         done = subprocess.run(
-            [TOOL, "start", "--instance", self.instance, "--port", "0"], capture_output=True, text=True, check=False
+            [TOOL, "start", "--instance", self.instance, "--port", str(self._port)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if done.returncode:
             pytest.fail(

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -35,8 +37,8 @@ class System:
         """What it printed."""
         return self.root / "up.log"
 
-    def start(self) -> None:
-        """Start it and wait until it is ready."""
+    def start(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """Start it, do what is asked ``meanwhile``, and wait until it is ready."""
         ready_file = self.root / "ready.json"
         ready_file.unlink(missing_ok=True)
         with self.log.open("ab") as log:
@@ -61,6 +63,7 @@ class System:
                 stderr=log,
                 env={**os.environ, **self.environment},
             )
+        meanwhile()
         deadline_s = time.monotonic() + READY_TIMEOUT_S
         while not ready_file.exists():
             assert self.process.poll() is None, f"up ended with {self.process.returncode}:\n{self.tail()}"
@@ -98,6 +101,17 @@ class System:
     def tail(self, lines: int = 40) -> str:
         """The end of its log, for a failure's message."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.exists() else ""
+
+    @contextmanager
+    def starting(self, meanwhile: Callable[[], None]) -> Iterator[Self]:
+        """As ``with system``, doing something while it starts."""
+        try:
+            self.start(meanwhile)
+            yield self
+        except BaseException as error:
+            self.__exit__(type(error))
+            raise
+        self.__exit__(None)
 
     def __enter__(self) -> Self:
         self.start()
