@@ -92,6 +92,10 @@ class Announcer:
         agent_line = agent.get("collector") or f"none: {agent.get('reason')}"
         command = Path(sys.argv[0])
         name = str(command) if command.name == "microedr" else "microedr"
+        where = "" if self._is_default else f" --state-dir {self._state.root}"
+        collects = bool(agent.get("collector"))
+        first = "A first alert" if collects else "What other hosts' agents find"
+        demo = f"  {name} demo{where}\n" if collects else ""
         return f"""
 microedr is ready.
 
@@ -102,10 +106,9 @@ microedr is ready.
   agent        {agent_line}
   state        {self._state.root}
 
-A first alert, in another terminal:
+{first}, in another terminal:
 
-  {name} demo{"" if self._is_default else f" --state-dir {self._state.root}"}
-  {name} alerts list{"" if self._is_default else f" --state-dir {self._state.root}"}
+{demo}  {name} alerts list{where}
 
 Ctrl-C stops everything in order; the next start goes on from here.
 

@@ -72,7 +72,9 @@ def _advance(client: Client, alert: Json, state: str, shown: set[str], show: Cal
                 shown.add(step["state"])
                 show(Step(f"action {step['state']}", step["at_unix_ns"], step.get("reason") or step.get("actor", "")))
             if step["state"] in {"refused", "failed", "expired", "unknown"}:
-                raise DemoError(f"the kill was {step['state']}: {step.get('reason') or step.get('detail')}")
+                reason = step.get("reason") or step.get("detail") or "no reason was given"
+                hint = "; does another agent act on this machine?" if reason == "gone" else ""
+                raise DemoError(f"the kill ended as {step['state']}: {reason}{hint}")
     return current if state in shown else None
 
 
