@@ -42,9 +42,7 @@ def _complaint(*words: str | Path, **environment: str) -> str:
         pytest.param(("--postgres", f"db://u:{SECRET}@h/d"), "MICROEDR_ALERTS_POSTGRES: not a DSN", id="dsn"),
         pytest.param(("--api-listen", "here"), "MICROEDR_ALERTS_API_LISTEN: write host:port", id="address"),
         pytest.param(("--ingest-listen", "127.0.0.1:70000"), "MICROEDR_INGEST_LISTEN: a port is at most", id="port"),
-        pytest.param(
-            ("--ready-file", "{d}/no/r.json"), "--ready-file {d}/no/r.json: there is no", id="no dir"
-        ),
+        pytest.param(("--ready-file", "{d}/no/r.json"), "--ready-file {d}/no/r.json: there is no", id="no dir"),
         pytest.param(("--ready-file", "{d}"), "--ready-file {d}: Is a directory", id="ready file is a directory"),
         pytest.param(("--state-dir", "{d}/file"), "--state-dir {d}/file: File exists", id="state is a file"),
         pytest.param(("--state-dir", "{d}/file/x"), "--state-dir {d}/file/x: Not a directory", id="below a file"),

@@ -267,7 +267,7 @@ def checking_alone() -> float:
 
 def started_kafka() -> str:
     """A broker on this machine."""
-    subprocess.run([ROOT / "tools" / "kafka", "start"], check=True)
+    subprocess.run([ROOT / "tools" / "kafka", "start", "--optimise"], check=True)
     place = json.loads((ROOT / "build" / "kafka" / "broker" / "kafka.json").read_text())
     return f"kafka://{place['bootstrap']}"
 
