@@ -134,7 +134,9 @@ class Sessions:
             began_s = time.monotonic()
             lied = False
             try:
-                await self._connect(self._stream)
+                # In a task of its own: Python before 3.11.4 leaves the cancellation that ended a TaskGroup behind
+                # in the task, and every timeout in it becomes a cancellation from then on.
+                await asyncio.create_task(self._connect(self._stream), name="stream")
                 self._last_problem = ""
                 backoff.reset()
             except (StreamBrokenError, CredentialsError) as error:
