@@ -15,6 +15,7 @@ import pytest
 
 from microedr.limits import MAX_ARGV_BYTES
 from support.eyes import Eyes
+from support.paths import is_path
 
 pytestmark = pytest.mark.root
 TRUE = "/bin/true"
@@ -52,8 +53,9 @@ def test_an_exec_is_told_whole(eyes: Eyes, tmp_path: Path) -> None:
 
     assert list(told.argv) == [TRUE, "a b", "", "é"]
     assert event.process.cmdline == f"{TRUE} a b  é"
-    assert (event.process.exe, told.filename) == (os.path.realpath(TRUE), TRUE)
-    assert event.process.cwd == str(tmp_path)
+    assert is_path(event.process.exe, os.path.realpath(TRUE))
+    assert told.filename == TRUE
+    assert is_path(event.process.cwd, str(tmp_path))
     assert list(told.env_keys) == ["SECRET", "EMPTY"]
     assert (told.exe_inode, told.exe_dev, told.exe_nlink) == (status.st_ino, status.st_dev, status.st_nlink)
     assert told.exe_mode == status.st_mode
@@ -103,7 +105,7 @@ def test_a_script_is_run_by_its_interpreter(eyes: Eyes, tmp_path: Path) -> None:
     event = eyes.of(run(str(script)), "proc_exec")
 
     assert event.proc_exec.filename == str(script)
-    assert event.process.exe == os.path.realpath("/bin/sh")
+    assert is_path(event.process.exe, os.path.realpath("/bin/sh"))
     assert list(event.proc_exec.argv) == ["/bin/sh", str(script)]
 
 
@@ -124,7 +126,8 @@ def test_a_deleted_program_has_no_link(eyes: Eyes, tmp_path: Path) -> None:
     event = eyes.of(run("x", executable=f"/proc/self/fd/{fd}", pass_fds=(fd,)), "proc_exec")
     os.close(fd)
 
-    assert (event.process.exe, event.proc_exec.exe_nlink) == (str(program), 0)
+    assert is_path(event.process.exe, str(program))
+    assert event.proc_exec.exe_nlink == 0
 
 
 def test_a_deep_directory_is_told_whole_and_one_too_deep_says_so(eyes: Eyes, tmp_path: Path) -> None:
@@ -135,7 +138,7 @@ def test_a_deep_directory_is_told_whole_and_one_too_deep_says_so(eyes: Eyes, tmp
     whole = eyes.of(run(TRUE, cwd=deep), "proc_exec")
     cut = eyes.of(run(TRUE, cwd=too_deep), "proc_exec")
 
-    assert whole.process.cwd == str(deep)
+    assert is_path(whole.process.cwd, str(deep))
     assert list(cut.truncated_fields) == ["process.cwd"]
     assert cut.process.cwd.startswith("e/e/")
 

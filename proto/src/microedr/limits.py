@@ -20,9 +20,9 @@ MAX_FRAME_RAW_BYTES = 960 * 1024
 MAX_FRAME_RATIO = 1000
 """Decompressed over compressed size. Real frames stay below 100; bombs reach tens of thousands."""
 
-MAX_FRAME_AGE_S = 0.4
-"""How long an event may wait for its frame to fill. A frame costs a busy host as much as some hundred events,
-on both sides of the spool; the wait is a part of the second in which an alert must be readable."""
+MAX_FRAME_AGE_S = 0.5
+"""How long an event may wait for its frame to fill. A frame costs an agent some milliseconds of CPU on both sides
+of the spool, however few events it holds; the wait is half of the second in which an alert must be readable."""
 
 MAX_EVENT_BYTES = 64 * 1024
 """One encoded event: 4 KiB of argv, paths and names leave a wide margin."""

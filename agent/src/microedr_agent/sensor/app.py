@@ -33,13 +33,6 @@ from microedr_agent.sensor.spool_sink import Places
 from microedr_agent.sensor.users import Users
 from microedr_agent.sensor.waiter import Waiter
 
-POLL_S = 0.2
-"""Looking by timer costs a tenth of being woken for each event. Each look ends with a frame, so this is also how
-long an event waits at most; a ring that fills faster wakes the sensor by itself."""
-
-BUSY_SAMPLES = 64
-"""A look that finds this many makes the next pause as long as settings allow: frames are then fuller and fewer."""
-
 HEARTBEAT_S = 60.0
 LOSS_S = 1.0
 """Losses are told at most this often, so that a storm of drops does not become one of records."""
@@ -93,8 +86,9 @@ class Sensor:
         )
         encoder = Encoder(processes, self._users, self._clock)
         self._collector = Collector(sight.probes, encoder, self._frames, sink)
-        self._busy_poll_s = upload.flush_interval_sec
-        self._quiet_poll_s = self._poll_s = min(POLL_S, upload.flush_interval_sec)
+        # Looking by timer costs a tenth of being woken for each event. Each look ends with a frame, so this is also how
+        # long an event waits at most; a ring that fills faster wakes the sensor by itself.
+        self._poll_s = upload.flush_interval_sec
         now_s = monotonic_s()
         self._heartbeat_due_s = now_s + HEARTBEAT_S
         self._loss_due_s = self._clock_due_s = self._users_due_s = now_s
@@ -110,8 +104,7 @@ class Sensor:
 
     def step(self) -> None:
         """One round."""
-        found = self._collector.collect()
-        self._poll_s = self._busy_poll_s if found >= BUSY_SAMPLES else self._quiet_poll_s
+        self._collector.collect()
         self._do_what_is_due()
         self._flush()
 

@@ -57,15 +57,14 @@ class Collector:
         self._own_total = 0
         """Events without a sample: heartbeats and losses."""
 
-    def collect(self) -> int:
-        """Empty the rings; returns how many samples they held."""
+    def collect(self) -> None:
+        """Empty the rings."""
         # Read last to first and encoded first to last: processes come first, so the process behind each connection
         # that was read has been read too.
         batches = [(source.name, source.ring.drain(MAX_SAMPLES_PER_DRAIN)) for source in reversed(self._sources)]
         for name, samples in reversed(batches):
             for sample in samples:
                 self._take(name, sample)
-        return sum(len(samples) for _, samples in batches)
 
     def tell_losses(self) -> None:
         """Write a LossRecord for what was lost since the last time, in the rings, here and in the sink."""
