@@ -1,5 +1,6 @@
 """Fixtures that tests of several rooms ask for by name, and what every test runs with."""
 
+import hypothesis
 import structlog
 
 pytest_plugins = ("support.kafka",)
@@ -20,3 +21,7 @@ def log_to_pytest() -> None:
 
 
 log_to_pytest()
+
+# No deadline for an example: figures live in benchmarks, and a busy machine is no fault of the code.
+hypothesis.settings.register_profile("microedr", deadline=None)
+hypothesis.settings.load_profile("microedr")
