@@ -15,7 +15,6 @@ from microedr_agent.config_sources import LoadedConfig, load_config, settings
 from microedr_agent.errors import AgentError
 from microedr_agent.lasting import EXIT_UNUSABLE, LASTING, run_lasting
 
-EXIT_DAMAGED = 1
 _Command = Callable[[LoadedConfig, argparse.Namespace], int]
 
 

@@ -31,10 +31,7 @@ MAX_ARGV_BYTES = 4096
 """Bytes of argv copied in the kernel at exec."""
 
 MAX_HOST_ID_CHARS = 64
-"""Host ids are UUIDs or short names: letters, digits, ``.``, ``_`` and ``-``."""
-
-MAX_TENANT_ID_CHARS = 64
-"""As host ids."""
+"""Of host and tenant ids alike. Host ids are UUIDs or short names: letters, digits, ``.``, ``_`` and ``-``."""
 
 MAX_ACTION_BYTES = 16 * 1024
 """One serialised Action, checked before its signature is."""
@@ -42,10 +39,6 @@ MAX_ACTION_BYTES = 16 * 1024
 MAX_ACTION_LIFE_S = 300
 """From ``not_before`` to ``expires`` of an Action: an order that waits longer was decided on
 facts that no longer hold."""
-
-LANES = 1
-"""Spool lanes in use. The format carries a lane number; events go to lane 0 until lanes by
-value arrive."""
 
 PROCESS_TICK_NS = 10_000_000
 """Resolution of process start times in ``/proc``: USER_HZ is 100 on every Linux ABI. Start times

@@ -16,7 +16,7 @@ from microedr_chassis import catalogue
 from microedr_chassis.bus import topics
 from microedr_chassis.bus.api import ConsumedRecord, Record, TopicPartition
 from microedr_chassis.bus.memory import MemoryBus
-from microedr_chassis.errors import BusUnavailableError, SettingsError
+from microedr_chassis.errors import BusRecordError, BusUnavailableError, SettingsError
 from microedr_chassis.metrics import MetricRegistry, Metrics
 from microedr_chassis.settings import load_settings
 from microedr_detector.app import DetectorService
@@ -198,6 +198,29 @@ async def test_matches_survive_a_bus_that_is_away_for_a_while() -> None:
         matches = await rig.matches(5)
 
     assert sorted(match.event.seqno for match in matches) == [1, 2, 3, 4, 5]
+
+
+class NarrowBus(MemoryBus):
+    """Refuses the first match for good, as a broker refuses what is too large for it."""
+
+    refused = False
+
+    def submit(self, record: Record) -> "asyncio.Future[tuple[TopicPartition, int]]":
+        """As the bus, but for that one."""
+        if record.topic == topics.MATCHES and not self.refused:
+            self.refused = True
+            raise BusRecordError("too large")
+        return super().submit(record)
+
+
+async def test_a_match_that_can_never_be_published_is_counted_and_holds_up_no_other() -> None:
+    async with running(NarrowBus()) as rig:
+        await rig.bus.publish(batch_record([fetch_and_run(pid) for pid in range(3)]))
+        matches = await rig.matches(2)
+        await rig.settled(3)
+
+    assert [match.event.seqno for match in matches] == [2, 3]
+    assert rig.metrics.value(catalogue.RECORDS_DROPPED, topic=topics.MATCHES, reason="unpublishable") == 1
 
 
 async def test_a_flood_of_matches_goes_out_in_portions() -> None:

@@ -50,15 +50,6 @@ class SpoolDoor:
         """Whether an uploader is there."""
         return self._channel is not None
 
-    @property
-    def refused_peers_total(self) -> int:
-        """Strangers that were turned away."""
-        return self._listener.refused_total
-
-    def filenos(self) -> tuple[int, ...]:
-        """To be watched for reading, should the loop want to sleep until something comes."""
-        return (self._listener.fileno(), *((self._channel.fileno(),) if self._channel else ()))
-
     def offer(self, extents: Iterable[Extent]) -> None:
         """Promises just made; sent by the next ``poll``."""
         if self._channel is not None:

@@ -30,7 +30,7 @@ from microedr_agent.spool.recovery import recover
 from microedr_agent.spool.tail import Tail, WaitingFrame
 
 LANE = 0
-"""The one lane in use, see ``microedr.limits.LANES``."""
+"""The one lane in use; the format carries a lane number, for lanes by value to come."""
 MAX_SEGMENT_BYTES = 8 * 1024 * 1024
 MIN_SEGMENT_BYTES = 64 * 1024
 SEGMENTS_PER_SPOOL = 16

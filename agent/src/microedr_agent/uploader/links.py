@@ -44,7 +44,6 @@ class Link:
         self._log = log
         self._channel: Channel | None = None
         self._unsent: deque[Message] = deque()
-        self._writable = asyncio.Event()
 
     @property
     def connected(self) -> bool:

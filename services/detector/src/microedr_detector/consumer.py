@@ -97,11 +97,13 @@ class _Tally:
         self._missing = metrics.counter(catalogue.EVENTS_MISSING)
         self._matched = metrics.counter(catalogue.EVENTS_MATCHED)
         self._published = metrics.counter(catalogue.RECORDS_PUBLISHED, topic=topics.MATCHES)
+        self._dropped = metrics.counter(catalogue.RECORDS_DROPPED, topic=topics.MATCHES, reason="unpublishable")
         self._failed = metrics.counter(catalogue.RULES_FAILED)
         self._loaded = metrics.gauge(catalogue.RULES_LOADED)
         self._loaded.set(len(rules.evaluated))
         self._failed_total = 0
         self._published_total = 0
+        self._unpublishable_total = 0
         self._disabled: set[str] = set()
 
     def consumed(self, admission: Admission) -> None:
@@ -126,6 +128,8 @@ class _Tally:
         """The outbox was flushed."""
         self._published.inc(outbox.published_total - self._published_total)
         self._published_total = outbox.published_total
+        self._dropped.inc(outbox.unpublishable_total - self._unpublishable_total)
+        self._unpublishable_total = outbox.unpublishable_total
 
     def _tell_disabled(self) -> None:
         for rule_id, reason in self._rules.disabled.items():
